@@ -1,0 +1,271 @@
+"""Settings: the only reader of the environment and of the configuration file.
+
+One frozen tree, built once at start and passed down as arguments. Every value can be set as an environment variable
+(``ANTIPROMPT_`` + group + ``__`` + name, in capitals: ``ANTIPROMPT_UPSTREAM__BASE_URL``) or in the YAML file that
+``ANTIPROMPT_CONFIG`` names; the environment wins. A name that no setting has is an error at start, so that a
+misspelt one never passes for a default.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "ANTIPROMPT_"
+CONFIG_VARIABLE = "ANTIPROMPT_CONFIG"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class SettingsError(Exception):
+    """A setting is unknown or out of its range; the message names it and says what it may be."""
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UpstreamSettings(_Group):
+    """The model server behind the gateway."""
+
+    base_url: str | None = Field(
+        None, description="Base URL up to and with /v1. Unset: the demonstration model."
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Sent upstream in place of the caller's. Needed with client keys."
+    )
+    connect_timeout_s: Seconds = Field(5.0, description="Longest wait for a connection.")
+    read_timeout_s: Seconds = Field(
+        600.0, description="Longest silence while a reply is awaited or streamed."
+    )
+    total_timeout_s: Seconds = Field(3600.0, description="Longest a whole exchange may take.")
+    max_connections: int = Field(1000, ge=1, le=100_000, description="Open connections to the model server.")
+    connect_retries: int = Field(2, ge=0, le=10, description="Retries where the request provably never left.")
+    breaker_failures: int = Field(20, ge=1, le=10_000, description="Failures in a row that open the circuit.")
+    breaker_reset_s: Seconds = Field(5.0, description="How long an open circuit refuses before one trial.")
+    max_reply_bytes: int = Field(
+        32 << 20, ge=1024, le=1 << 30, description="Largest whole reply that is read."
+    )
+    max_event_bytes: int = Field(1 << 20, ge=1024, le=64 << 20, description="Largest single stream event.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be an http or https URL without query, such as https://host/v1")
+        if parts.username or parts.password:
+            raise ValueError("must not carry a password; set upstream.api_key")
+        return value.rstrip("/")
+
+
+class RedisSettings(_Group):
+    """Where state is kept."""
+
+    url: SecretStr | None = Field(
+        None, description="redis:// or rediss:// URL. Unset: a private server in data_dir."
+    )
+    timeout_s: Seconds = Field(2.0, description="Longest wait for one answer.")
+    max_connections: int = Field(64, ge=1, le=10_000, description="Open connections to Redis.")
+
+
+class BankSettings(_Group):
+    """Which bank and which encoder."""
+
+    path: Path | None = Field(
+        None, description="Folder of bank versions. Unset: built from the seed in data_dir."
+    )
+    version: str | None = Field(None, description="Version to load. Unset: the published one.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the encoder runs.")
+
+
+class ScreeningSettings(_Group):
+    """How texts are screened."""
+
+    threads: int = Field(1, ge=1, le=256, description="Threads that encode. One per core that is spare.")
+    max_batch_windows: int = Field(64, ge=1, le=65_536, description="Windows joined into one encoder call.")
+    max_queue_windows: int = Field(4096, ge=1, le=10_000_000, description="Windows waiting; more is 429.")
+    max_windows: int = Field(
+        512, ge=1, le=1_000_000, description="Windows one request may need; more is 413."
+    )
+    timeout_s: Seconds = Field(
+        10.0, description="Longest wait for a verdict; then the text counts as unscreened."
+    )
+    cache_entries: int = Field(200_000, ge=0, le=100_000_000, description="Screenings remembered. 0: none.")
+
+
+class StreamSettings(_Group):
+    """How streamed replies are held back."""
+
+    hold: Literal["window", "whole"] = Field(
+        "window", description="Release window by window, or only a whole reply."
+    )
+    first_chars: int = Field(
+        64, ge=1, le=100_000, description="New characters that make the first window due."
+    )
+    window_chars: int = Field(
+        192, ge=16, le=100_000, description="New characters that make a later window due."
+    )
+    overlap_chars: int = Field(
+        96, ge=0, le=100_000, description="Earlier characters screened again with new ones."
+    )
+    max_hold_ms: int = Field(
+        1500, ge=1, le=600_000, description="Longest a received character waits for a window."
+    )
+    max_held_bytes: int = Field(
+        4 << 20, ge=1024, le=1 << 30, description="Most a stream may hold; more ends it."
+    )
+
+
+class LimitSettings(_Group):
+    """Bounds on what one caller can ask."""
+
+    max_body_bytes: int = Field(
+        8 << 20, ge=1024, le=1 << 30, description="Largest request body; more is 413."
+    )
+    max_header_bytes: int = Field(
+        64 << 10, ge=1024, le=1 << 20, description="Largest request head; more is 431."
+    )
+    max_json_depth: int = Field(
+        64, ge=4, le=512, description="Deepest nesting of a request body; more is 413."
+    )
+    max_texts: int = Field(10_000, ge=1, le=1_000_000, description="Texts in one request; more is 413.")
+    max_concurrent: int = Field(
+        2000, ge=1, le=1_000_000, description="Requests under way at once; more is 429."
+    )
+    body_timeout_s: Seconds = Field(30.0, description="Longest wait for a request body.")
+
+
+class RouteSettings(_Group):
+    """What passes beside the surfaces that are screened."""
+
+    passed_through: tuple[str, ...] = Field(
+        (), description="Unscreened routes, as 'GET /v1/files'. A * ends a prefix."
+    )
+    hosted_tools: tuple[str, ...] = Field(
+        (), description="Tool types of the responses API that may run upstream."
+    )
+    stored_prompts: tuple[str, ...] = Field((), description="Ids of stored prompts that callers may use.")
+    conversations: tuple[str, ...] = Field((), description="Ids of conversations that callers may use.")
+    background: bool = Field(False, description="Whether background responses are allowed.")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="Host names served without keys, besides loopback's."
+    )
+
+
+class FlagSettings(_Group):
+    """What users may flag, and how often."""
+
+    per_key_per_hour: int = Field(
+        600, ge=1, le=100_000_000, description="Flags by one key in an hour; more is 429."
+    )
+    per_end_user_per_hour: int = Field(
+        60, ge=1, le=100_000_000, description="Flags by one end user in an hour."
+    )
+    max_spool_bytes: int = Field(
+        256 << 20, ge=4096, le=1 << 40, description="Largest spool; a full one is 503."
+    )
+    retention_days: int = Field(365, ge=1, le=36_500, description="How long decided flags are kept.")
+
+
+class RetentionSettings(_Group):
+    """How long exchanges are kept, so that a flag by id has its text."""
+
+    exchange_ttl_s: int = Field(
+        3600, ge=0, le=31_536_000, description="How long an exchange is kept. 0: never."
+    )
+    exchange_max_bytes: int = Field(256 << 20, ge=0, le=1 << 40, description="Most bytes of exchanges kept.")
+    case_ttl_s: int = Field(
+        7 * 86_400, ge=60, le=31_536_000, description="How long a case (no text) is kept."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Other than loopback needs client keys.")
+    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on.")
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("antiprompt"),
+        description="Folder of state: Redis, bank, spool.",
+    )
+    policy_file: Path | None = Field(None, description="Policy YAML. Unset: the one that ships.")
+    log_format: Literal["json", "console"] = Field("json", description="How log lines are written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    drain_s: Seconds = Field(30.0, description="How long open streams may finish after SIGTERM.")
+    upstream: UpstreamSettings = UpstreamSettings()
+    redis: RedisSettings = RedisSettings()
+    bank: BankSettings = BankSettings()
+    screening: ScreeningSettings = ScreeningSettings()
+    stream: StreamSettings = StreamSettings()
+    limits: LimitSettings = LimitSettings()
+    routes: RouteSettings = RouteSettings()
+    flags: FlagSettings = FlagSettings()
+    retention: RetentionSettings = RetentionSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read file and environment. ``overrides`` stand below the environment. Raises ``SettingsError``."""
+    _refuse_unknown_variables()
+    values = {**_from_file(), **overrides}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise SettingsError("settings are not valid:\n  " + "\n  ".join(lines)) from None
+
+
+def _refuse_unknown_variables() -> None:
+    """pydantic-settings lets a misspelt top-level variable pass; a gateway must not."""
+    known = set(Settings.model_fields)
+    for name in os.environ:
+        if not name.upper().startswith(PREFIX) or name.upper() == CONFIG_VARIABLE:
+            continue
+        top = name[len(PREFIX) :].lower().split("__")[0]
+        if top not in known:
+            raise SettingsError(
+                f"{name} is set, but there is no setting {top!r}; `antiprompt settings` lists them"
+            )
+
+
+def _from_file() -> dict[str, Any]:
+    path = os.environ.get(CONFIG_VARIABLE)
+    if not path:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} cannot be read: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"{CONFIG_VARIABLE}: {path} must hold a mapping of settings")
+    return values

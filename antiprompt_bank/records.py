@@ -114,9 +114,7 @@ class Antiprompt:
 
     def to_json(self) -> dict[str, Any]:
         """The fields that are set, as plain JSON values; ``from_json`` reads them back."""
-        return {
-            name: str(v) if isinstance(v, StrEnum) else v for name, v in asdict(self).items() if v is not None
-        }
+        return {name: str(v) if isinstance(v, StrEnum) else v for name, v in asdict(self).items() if v is not None}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Antiprompt:

@@ -35,24 +35,18 @@ class _Group(BaseModel):
 class UpstreamSettings(_Group):
     """The model server behind the gateway."""
 
-    base_url: str | None = Field(
-        None, description="Base URL up to and with /v1. Unset: the demonstration model."
-    )
+    base_url: str | None = Field(None, description="Base URL up to and with /v1. Unset: the demonstration model.")
     api_key: SecretStr | None = Field(
         None, description="Sent upstream in place of the caller's. Needed with client keys."
     )
     connect_timeout_s: Seconds = Field(5.0, description="Longest wait for a connection.")
-    read_timeout_s: Seconds = Field(
-        600.0, description="Longest silence while a reply is awaited or streamed."
-    )
+    read_timeout_s: Seconds = Field(600.0, description="Longest silence while a reply is awaited or streamed.")
     total_timeout_s: Seconds = Field(3600.0, description="Longest a whole exchange may take.")
     max_connections: int = Field(1000, ge=1, le=100_000, description="Open connections to the model server.")
     connect_retries: int = Field(2, ge=0, le=10, description="Retries where the request provably never left.")
     breaker_failures: int = Field(20, ge=1, le=10_000, description="Failures in a row that open the circuit.")
     breaker_reset_s: Seconds = Field(5.0, description="How long an open circuit refuses before one trial.")
-    max_reply_bytes: int = Field(
-        32 << 20, ge=1024, le=1 << 30, description="Largest whole reply that is read."
-    )
+    max_reply_bytes: int = Field(32 << 20, ge=1024, le=1 << 30, description="Largest whole reply that is read.")
     max_event_bytes: int = Field(1 << 20, ge=1024, le=64 << 20, description="Largest single stream event.")
 
     @field_validator("base_url")
@@ -71,9 +65,7 @@ class UpstreamSettings(_Group):
 class RedisSettings(_Group):
     """Where state is kept."""
 
-    url: SecretStr | None = Field(
-        None, description="redis:// or rediss:// URL. Unset: a private server in data_dir."
-    )
+    url: SecretStr | None = Field(None, description="redis:// or rediss:// URL. Unset: a private server in data_dir.")
     timeout_s: Seconds = Field(2.0, description="Longest wait for one answer.")
     max_connections: int = Field(64, ge=1, le=10_000, description="Open connections to Redis.")
 
@@ -81,9 +73,7 @@ class RedisSettings(_Group):
 class BankSettings(_Group):
     """Which bank and which encoder."""
 
-    path: Path | None = Field(
-        None, description="Folder of bank versions. Unset: built from the seed in data_dir."
-    )
+    path: Path | None = Field(None, description="Folder of bank versions. Unset: built from the seed in data_dir.")
     version: str | None = Field(None, description="Version to load. Unset: the published one.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the encoder runs.")
 
@@ -94,99 +84,59 @@ class ScreeningSettings(_Group):
     threads: int = Field(1, ge=1, le=256, description="Threads that encode. One per core that is spare.")
     max_batch_windows: int = Field(64, ge=1, le=65_536, description="Windows joined into one encoder call.")
     max_queue_windows: int = Field(4096, ge=1, le=10_000_000, description="Windows waiting; more is 429.")
-    max_windows: int = Field(
-        512, ge=1, le=1_000_000, description="Windows one request may need; more is 413."
-    )
-    timeout_s: Seconds = Field(
-        10.0, description="Longest wait for a verdict; then the text counts as unscreened."
-    )
+    max_windows: int = Field(512, ge=1, le=1_000_000, description="Windows one request may need; more is 413.")
+    timeout_s: Seconds = Field(10.0, description="Longest wait for a verdict; then the text counts as unscreened.")
     cache_entries: int = Field(200_000, ge=0, le=100_000_000, description="Screenings remembered. 0: none.")
 
 
 class StreamSettings(_Group):
     """How streamed replies are held back."""
 
-    hold: Literal["window", "whole"] = Field(
-        "window", description="Release window by window, or only a whole reply."
-    )
-    first_chars: int = Field(
-        64, ge=1, le=100_000, description="New characters that make the first window due."
-    )
-    window_chars: int = Field(
-        192, ge=16, le=100_000, description="New characters that make a later window due."
-    )
-    overlap_chars: int = Field(
-        96, ge=0, le=100_000, description="Earlier characters screened again with new ones."
-    )
-    max_hold_ms: int = Field(
-        1500, ge=1, le=600_000, description="Longest a received character waits for a window."
-    )
-    max_held_bytes: int = Field(
-        4 << 20, ge=1024, le=1 << 30, description="Most a stream may hold; more ends it."
-    )
+    hold: Literal["window", "whole"] = Field("window", description="Release window by window, or only a whole reply.")
+    first_chars: int = Field(64, ge=1, le=100_000, description="New characters that make the first window due.")
+    window_chars: int = Field(192, ge=16, le=100_000, description="New characters that make a later window due.")
+    overlap_chars: int = Field(96, ge=0, le=100_000, description="Earlier characters screened again with new ones.")
+    max_hold_ms: int = Field(1500, ge=1, le=600_000, description="Longest a received character waits for a window.")
+    max_held_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="Most a stream may hold; more ends it.")
 
 
 class LimitSettings(_Group):
     """Bounds on what one caller can ask."""
 
-    max_body_bytes: int = Field(
-        8 << 20, ge=1024, le=1 << 30, description="Largest request body; more is 413."
-    )
-    max_header_bytes: int = Field(
-        64 << 10, ge=1024, le=1 << 20, description="Largest request head; more is 431."
-    )
-    max_json_depth: int = Field(
-        64, ge=4, le=512, description="Deepest nesting of a request body; more is 413."
-    )
+    max_body_bytes: int = Field(8 << 20, ge=1024, le=1 << 30, description="Largest request body; more is 413.")
+    max_header_bytes: int = Field(64 << 10, ge=1024, le=1 << 20, description="Largest request head; more is 431.")
+    max_json_depth: int = Field(64, ge=4, le=512, description="Deepest nesting of a request body; more is 413.")
     max_texts: int = Field(10_000, ge=1, le=1_000_000, description="Texts in one request; more is 413.")
-    max_concurrent: int = Field(
-        2000, ge=1, le=1_000_000, description="Requests under way at once; more is 429."
-    )
+    max_concurrent: int = Field(2000, ge=1, le=1_000_000, description="Requests under way at once; more is 429.")
     body_timeout_s: Seconds = Field(30.0, description="Longest wait for a request body.")
 
 
 class RouteSettings(_Group):
     """What passes beside the surfaces that are screened."""
 
-    passed_through: tuple[str, ...] = Field(
-        (), description="Unscreened routes, as 'GET /v1/files'. A * ends a prefix."
-    )
-    hosted_tools: tuple[str, ...] = Field(
-        (), description="Tool types of the responses API that may run upstream."
-    )
+    passed_through: tuple[str, ...] = Field((), description="Unscreened routes, as 'GET /v1/files'. A * ends a prefix.")
+    hosted_tools: tuple[str, ...] = Field((), description="Tool types of the responses API that may run upstream.")
     stored_prompts: tuple[str, ...] = Field((), description="Ids of stored prompts that callers may use.")
     conversations: tuple[str, ...] = Field((), description="Ids of conversations that callers may use.")
     background: bool = Field(False, description="Whether background responses are allowed.")
-    allowed_hosts: tuple[str, ...] = Field(
-        (), description="Host names served without keys, besides loopback's."
-    )
+    allowed_hosts: tuple[str, ...] = Field((), description="Host names served without keys, besides loopback's.")
 
 
 class FlagSettings(_Group):
     """What users may flag, and how often."""
 
-    per_key_per_hour: int = Field(
-        600, ge=1, le=100_000_000, description="Flags by one key in an hour; more is 429."
-    )
-    per_end_user_per_hour: int = Field(
-        60, ge=1, le=100_000_000, description="Flags by one end user in an hour."
-    )
-    max_spool_bytes: int = Field(
-        256 << 20, ge=4096, le=1 << 40, description="Largest spool; a full one is 503."
-    )
+    per_key_per_hour: int = Field(600, ge=1, le=100_000_000, description="Flags by one key in an hour; more is 429.")
+    per_end_user_per_hour: int = Field(60, ge=1, le=100_000_000, description="Flags by one end user in an hour.")
+    max_spool_bytes: int = Field(256 << 20, ge=4096, le=1 << 40, description="Largest spool; a full one is 503.")
     retention_days: int = Field(365, ge=1, le=36_500, description="How long decided flags are kept.")
 
 
 class RetentionSettings(_Group):
     """How long exchanges are kept, so that a flag by id has its text."""
 
-    exchange_ttl_s: int = Field(
-        3600, ge=0, le=31_536_000, description="How long an exchange is kept. 0: never."
-    )
+    exchange_ttl_s: int = Field(3600, ge=0, le=31_536_000, description="How long an exchange is kept. 0: never.")
     exchange_max_bytes: int = Field(256 << 20, ge=0, le=1 << 40, description="Most bytes of exchanges kept.")
-    case_ttl_s: int = Field(
-        7 * 86_400, ge=60, le=31_536_000, description="How long a case (no text) is kept."
-    )
+    case_ttl_s: int = Field(7 * 86_400, ge=60, le=31_536_000, description="How long a case (no text) is kept.")
 
 
 class Settings(BaseSettings):
@@ -251,9 +201,7 @@ def _refuse_unknown_variables() -> None:
             continue
         top = name[len(PREFIX) :].lower().split("__")[0]
         if top not in known:
-            raise SettingsError(
-                f"{name} is set, but there is no setting {top!r}; `antiprompt settings` lists them"
-            )
+            raise SettingsError(f"{name} is set, but there is no setting {top!r}; `antiprompt settings` lists them")
 
 
 def _from_file() -> dict[str, Any]:

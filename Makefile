@@ -1,0 +1,48 @@
+# Two commands matter: `make serve` and `make test`. Each sets up all it needs in .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+# cpu or gpu: exactly one faiss.
+DEVICE ?= cpu
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: serve test bench format clean help
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+serve: $(VENV)/serve.stamp  ## set up and start the gateway (UPSTREAM=https://host/v1, HOST, PORT)
+	@$(if $(UPSTREAM),ANTIPROMPT_UPSTREAM__BASE_URL='$(UPSTREAM)') $(if $(HOST),ANTIPROMPT_HOST='$(HOST)') \
+	 $(if $(PORT),ANTIPROMPT_PORT='$(PORT)') exec $(BIN)/antiprompt serve
+
+test: $(VENV)/test.stamp  ## set up and run every check and every test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/test.stamp  ## measure the gateway beside its upstream (ARGS="--peer litellm")
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+format: $(VENV)/test.stamp  ## format the code and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and what the tools left
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch exports the encoder once; serving runs without it.
+$(VENV)/serve.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Setting up $(VENV) (a few minutes the first time) ..."
+	$(INSTALL) --editable '.[$(DEVICE),train]'
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Setting up $(VENV) for tests (a few minutes the first time) ..."
+	$(INSTALL) --editable '.[$(DEVICE),train,test,dev]'
+	@touch $@ $(VENV)/serve.stamp

@@ -1,0 +1,282 @@
+"""The one connection to Redis: a shared one by URL, or the private server that the gateway runs itself.
+
+Whatever goes wrong with Redis leaves through ``RedisClient.guard`` as ``StateUnavailable``. After a lost connection
+the guard refuses at once, without waiting, until a probe in the background has had an answer: a dead Redis does not
+cost each request its time-out. Names of keys stand in ``gateway.redis_keys``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from gateway.errors import StateUnavailable
+from gateway.redis_keys import INSTALLATION_SECRET
+from gateway.redis_server import DataDirInUse, RedisServer
+from gateway.settings import RedisSettings
+
+log = logging.getLogger(__name__)
+
+PROBE_S = 0.2
+MIN_VERSION = (6, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about an outside Redis that an operator should know; ``message`` ends in what to do."""
+
+    level: Literal["error", "warning"]
+    name: str
+    message: str
+
+
+class RedisClient:
+    """A pool of connections, watched. ``start`` before use, ``close`` at the end.
+
+    ``attach`` is for commands beside a running gateway: use its private server if one runs, instead of refusing.
+    """
+
+    def __init__(self, settings: RedisSettings, data_dir: Path, *, attach: bool = False) -> None:
+        self.server = RedisServer(data_dir / "redis") if settings.url is None else None
+        self._settings = settings
+        self._data_dir = data_dir
+        self._attach = attach
+        self._client: Redis | None = None
+        self._secret: bytes | None = None
+        self._back = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Connect. An outside Redis that is away is not an error here: ``available`` tells, and a probe goes on.
+
+        Raises ``RedisServerError`` when the private server cannot run, ``DataDirInUse`` when another gateway has it.
+        """
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        url = self._settings.url.get_secret_value() if self._settings.url is not None else await self._start_server()
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=self._settings.max_connections,
+            timeout=self._settings.timeout_s,
+            socket_timeout=self._settings.timeout_s,
+            socket_connect_timeout=self._settings.timeout_s,
+            # A command is sent once: whoever may repeat it knows so, and the probe finds out when Redis is back.
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+        self._client = Redis(connection_pool=pool)
+        self._secret = _read_secret(self._secret_path)
+        await self._probe()
+        if not self.available:
+            self._lost.set()
+        self._tasks.append(asyncio.create_task(self._probe_when_lost()))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._tasks.clear()
+        self._back.clear()
+        if self._client is not None:
+            await self._client.aclose()
+            await self._client.connection_pool.disconnect()
+            self._client = None
+        if self.server is not None:
+            await self.server.stop()
+
+    @property
+    def client(self) -> Redis:
+        """The connection itself; use it inside ``guard``. Answers are text, not bytes."""
+        if self._client is None:
+            raise RuntimeError("RedisClient.start has not run")
+        return self._client
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis answered last time, and this installation's secret is known."""
+        return self._back.is_set()
+
+    async def wait_until_available(self) -> None:
+        """Return as soon as ``available`` holds. The caller bounds the wait."""
+        await self._back.wait()
+
+    @contextmanager
+    def guard(self) -> Iterator[Redis]:
+        """Everything done with Redis is done in here: ``with redis.guard() as r: await r.get(...)``.
+
+        Raises ``StateUnavailable`` at once while Redis is away, and in the place of a lost connection, a time-out,
+        a full memory, a read-only replica or a server that refuses writes.
+        """
+        if not self._back.is_set():
+            raise StateUnavailable("the gateway's state (Redis) is away; try again", retry_after_s=1.0)
+        try:
+            yield self.client
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            self._lose(error)
+            raise StateUnavailable("the gateway's state (Redis) went away; try again", retry_after_s=1.0) from error
+        except (OutOfMemoryError, ReadOnlyError) as error:
+            raise StateUnavailable("Redis takes no writes now; try again", retry_after_s=1.0) from error
+        except ResponseError as error:
+            if str(error).startswith(("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")):
+                raise StateUnavailable("Redis takes no writes now; try again", retry_after_s=1.0) from error
+            raise
+
+    def digest(self, *parts: str) -> str:
+        """A keyed digest of ``parts``, 32 hexadecimal digits, the same on every gateway of this installation.
+
+        Texts and end users are looked up by it, so that neither can be guessed from what is stored. Raises
+        ``StateUnavailable`` before the first contact with an outside Redis, when the secret is not known yet.
+        """
+        if self._secret is None:
+            raise StateUnavailable("the gateway has not reached Redis yet; try again", retry_after_s=1.0)
+        message = b"".join(b"%d:%s" % (len(raw), raw) for raw in (part.encode("utf-8", "replace") for part in parts))
+        return hmac.digest(self._secret, message, "sha256").hex()[:32]
+
+    async def check(self) -> list[Finding]:
+        """What is wrong with how Redis is set up: persistence, eviction, version, role. Raises ``StateUnavailable``."""
+        with self.guard() as redis:
+            info = await redis.info()
+            try:
+                config = await redis.config_get("append*", "maxmemory-policy")
+            except ResponseError:  # managed services forbid CONFIG
+                config = None
+        return [*_check_server(info), *_check_config(config)]
+
+    async def rewrite_append_only_file(self) -> None:
+        """Make the private server write its file anew, so that what was deleted leaves the disk too.
+
+        Returns when it is done. Does nothing to an outside Redis, whose files are its operator's.
+        """
+        if self.server is None:
+            return
+        with self.guard() as redis:
+            with contextlib.suppress(
+                ResponseError
+            ):  # one is under way: it may have begun too early, so wait and ask again
+                await redis.bgrewriteaof()
+            await self._rewrite_done()
+
+    async def _rewrite_done(self) -> None:
+        while True:
+            persistence = await self.client.info("persistence")
+            if not persistence["aof_rewrite_in_progress"] and not persistence["aof_rewrite_scheduled"]:
+                return
+            await asyncio.sleep(PROBE_S / 10)
+
+    async def _start_server(self) -> str:
+        assert self.server is not None
+        try:
+            await self.server.start()
+        except DataDirInUse:
+            if not self._attach:
+                raise
+        else:
+            self._tasks.append(asyncio.create_task(self.server.watch()))
+        return f"unix://{self.server.socket}"
+
+    @property
+    def _secret_path(self) -> Path:
+        return self._data_dir / "secret"
+
+    def _lose(self, error: Exception) -> None:
+        if self._back.is_set():
+            log.warning("Redis is away: %s", type(error).__name__)
+        self._back.clear()
+        self._lost.set()
+
+    async def _probe_when_lost(self) -> None:
+        while True:
+            await self._lost.wait()
+            await self._probe()
+            if self._back.is_set():
+                self._lost.clear()
+                log.info("Redis is back")
+            else:
+                await asyncio.sleep(PROBE_S)
+
+    async def _probe(self) -> None:
+        try:
+            await self.client.ping()
+            await self._share_secret()
+        except (RedisConnectionError, RedisTimeoutError, ResponseError):
+            return
+        self._back.set()
+
+    async def _share_secret(self) -> None:
+        """One secret for all gateways on this Redis; the copy in data_dir serves while Redis is away."""
+        mine = self._secret.hex() if self._secret is not None else secrets.token_hex(32)
+        await self.client.set(INSTALLATION_SECRET(), mine, nx=True)
+        shared = bytes.fromhex(str(await self.client.get(INSTALLATION_SECRET())))
+        if shared != self._secret:
+            _write_secret(self._secret_path, shared)
+            self._secret = shared
+
+
+def _read_secret(path: Path) -> bytes | None:
+    try:
+        return bytes.fromhex(path.read_text("ascii").strip())
+    except FileNotFoundError:
+        return None
+
+
+def _write_secret(path: Path, secret: bytes) -> None:
+    partial = path.with_suffix(".new")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secret.hex())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _check_server(info: dict[str, object]) -> list[Finding]:
+    findings = []
+    version = tuple(int(number) for number in re.findall(r"\d+", str(info.get("redis_version", "0")))[:2])
+    if version < MIN_VERSION:
+        findings.append(Finding("error", "version", f"Redis is {info.get('redis_version')}; use 6.2 or newer"))
+    if info.get("role") != "master":
+        findings.append(
+            Finding("error", "role", "Redis is a replica and takes no writes; point redis.url at the primary")
+        )
+    if info.get("cluster_enabled"):
+        findings.append(
+            Finding("error", "cluster", "Redis runs as a cluster; point redis.url at a proxy or a single node")
+        )
+    return findings
+
+
+def _check_config(config: Mapping[str | None, str | None] | None) -> list[Finding]:
+    if config is None:
+        return [
+            Finding(
+                "warning", "config", "CONFIG is forbidden here; make sure of appendonly, appendfsync and noeviction"
+            )
+        ]
+    wanted = {
+        "appendonly": ("yes", "what was acknowledged is lost when Redis ends"),
+        "appendfsync": ("always", "up to a second of what was acknowledged can be lost"),
+        "maxmemory-policy": ("noeviction", "flags and keys may be thrown away when memory is short"),
+    }
+    return [
+        Finding("warning", name, f"{name} is {config.get(name)}: {danger}; CONFIG SET {name} {value}")
+        for name, (value, danger) in wanted.items()
+        if config.get(name) != value
+    ]

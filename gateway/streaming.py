@@ -1,8 +1,23 @@
-"""Server-sent events and the hold-back of streamed text: pure state machines, fed with bytes and values."""
+"""Server-sent events: bytes to events and back, however the network cuts them. Pure: no I/O, no clock.
+
+What the events say is held back by ``gateway.holdback`` until it has been screened.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+DONE = b"data: [DONE]\n\n"
+"""How a stream of chat completions or completions ends. ``Event.data`` of it is ``"[DONE]"``."""
+
+_BOM = b"\xef\xbb\xbf"
+# Atomic groups: a CR LF is one line end and may never be taken for two.
+_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +31,90 @@ class Delta:
     channel: tuple[str | int, ...]
     text: str
     whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event.
+
+    ``raw`` holds the bytes as they came, with the blank line that ends it. ``data`` is None where the event has no
+    data field (a comment, a ping); several data lines are joined with line feeds. Bytes that are not UTF-8 read as
+    U+FFFD in ``name`` and ``data``, as the standard has it.
+    """
+
+    raw: bytes
+    name: str | None = None
+    data: str | None = None
+
+
+class EventTooLarge(ValueError):
+    """An event is larger than the parser was told to take."""
+
+
+class EventParser:
+    """Finds the events in a stream of bytes (WHATWG HTML, 9.2.6: event stream interpretation).
+
+    Lines may end in CR LF, LF or CR, and the bytes may be cut anywhere. The ``raw`` of all events joined are the
+    bytes that were fed. ``id`` and ``retry`` fields are not read, only passed on in ``raw``.
+    """
+
+    def __init__(self, *, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._buffer = bytearray()
+        self._searched = 0
+        self._started = False
+
+    def feed(self, received: bytes) -> list[Event]:
+        """The events that ``received`` completes. Raises ``EventTooLarge``; the parser is of no use after that."""
+        buffer = self._buffer
+        buffer += received
+        events: list[Event] = []
+        start = 0
+        # A blank line is at most four bytes, so up to three of them may have been there before.
+        found = _BLANK_LINE.search(buffer, max(self._searched - 3, 0))
+        while found:
+            end = found.end()
+            events.append(self._event(bytes(buffer[start:end])))
+            start = end
+            found = _BLANK_LINE.search(buffer, start)
+        if start:
+            del buffer[:start]
+        self._searched = len(buffer)
+        if len(buffer) > self._max_event_bytes:
+            raise EventTooLarge(f"a stream event is larger than {self._max_event_bytes} bytes")
+        return events
+
+    def finish(self) -> list[Event]:
+        """The last event where the stream ended without a blank line; one is added to its ``raw``, so that whatever
+        is sent after it stands on its own."""
+        raw = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        if not raw:
+            return []
+        return [self._event(raw + b"\n\n" if raw.strip() else raw)]
+
+    def _event(self, raw: bytes) -> Event:
+        if len(raw) > self._max_event_bytes:
+            raise EventTooLarge(f"a stream event is larger than {self._max_event_bytes} bytes")
+        body = raw
+        if not self._started:
+            self._started = True
+            body = raw.removeprefix(_BOM)
+        name: str | None = None
+        data: list[bytes] = []
+        for line in body.splitlines():
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                data.append(value.removeprefix(b" "))
+            elif field == b"event":
+                name = value.removeprefix(b" ").decode("utf-8", "replace") or None
+        if not data:
+            return Event(raw, name)
+        return Event(raw, name, b"\n".join(data).decode("utf-8", "replace"))
+
+
+def encode(name: str | None, payload: Mapping[str, Any]) -> bytes:
+    """An event of our own: its name, if it has one, and its payload as JSON on one line."""
+    data = b"data: " + orjson.dumps(payload) + b"\n\n"
+    return data if name is None else b"event: " + name.encode() + b"\n" + data

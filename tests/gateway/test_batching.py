@@ -1,0 +1,134 @@
+"""The batcher joins calls, bounds its queue and always answers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.batching import Batcher
+from gateway.errors import Overloaded, ScreeningUnavailable
+from gateway.telemetry import Metrics
+
+Work = Callable[[list[int]], Sequence[int]]
+
+
+@asynccontextmanager
+async def batcher(
+    work: Work, *, max_batch: int = 4, max_queue: int = 100, timeout_s: float = 5.0
+) -> AsyncIterator[Batcher[int, int]]:
+    made = Batcher(
+        work, threads=1, max_batch=max_batch, max_queue=max_queue, timeout_s=timeout_s, metrics=Metrics()
+    )
+    made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+class Gate:
+    """Work that waits until it is let through, and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def __call__(self, items: list[int]) -> list[int]:
+        self.batches.append(items)
+        self.entered.set()
+        assert self.open.wait(5)
+        return [item * 10 for item in items]
+
+
+async def entered(gate: Gate) -> None:
+    assert await asyncio.to_thread(gate.entered.wait, 5)
+
+
+async def test_each_caller_gets_the_results_of_its_own_items() -> None:
+    async with batcher(lambda items: [item * 10 for item in items]) as made:
+        answers = await asyncio.gather(*(made.run([n, n + 100]) for n in range(20)))
+    assert answers == [[n * 10, (n + 100) * 10] for n in range(20)]
+
+
+async def test_calls_that_wait_together_share_batches_within_the_limit() -> None:
+    gate = Gate()
+    async with batcher(gate) as made:
+        first = asyncio.create_task(made.run([0]))
+        await entered(gate)
+        others = [asyncio.create_task(made.run([n])) for n in range(1, 7)]
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(first, *others)
+    assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    gate = Gate()
+    async with batcher(gate, max_queue=2) as made:
+        running = asyncio.create_task(made.run([0]))
+        await entered(gate)
+        waiting = [asyncio.create_task(made.run([n])) for n in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await made.run([3])
+        gate.open.set()
+        assert await running == [0]
+        assert await asyncio.gather(*waiting) == [[10], [20]]
+
+
+async def test_failed_work_is_unavailable_and_the_next_call_works() -> None:
+    def work(items: list[int]) -> list[int]:
+        if 13 in items:
+            raise RuntimeError("no luck")
+        return items
+
+    async with batcher(work) as made:
+        with pytest.raises(ScreeningUnavailable):
+            await made.run([13])
+        assert await made.run([1]) == [1]
+
+
+async def test_a_wrong_number_of_results_is_unavailable_not_clean() -> None:
+    async with batcher(lambda items: items[:-1]) as made:
+        with pytest.raises(ScreeningUnavailable):
+            await made.run([1, 2])
+
+
+async def test_stalled_work_times_out_for_its_caller_without_blocking_the_loop() -> None:
+    gate = Gate()
+    async with batcher(gate, timeout_s=0.05) as made:
+        with pytest.raises(ScreeningUnavailable):
+            await made.run([1])
+        gate.open.set()
+
+
+async def test_a_caller_that_left_is_skipped() -> None:
+    gate = Gate()
+    async with batcher(gate) as made:
+        first = asyncio.create_task(made.run([0]))
+        await entered(gate)
+        leaver = asyncio.create_task(made.run([1]))
+        stayer = asyncio.create_task(made.run([2]))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        await asyncio.gather(leaver, return_exceptions=True)
+        gate.open.set()
+        assert await asyncio.gather(first, stayer) == [[0], [20]]
+    assert gate.batches == [[0], [2]]
+
+
+async def test_closing_answers_whoever_still_waits() -> None:
+    gate = Gate()
+    made = Batcher(gate, threads=1, max_batch=1, max_queue=9, timeout_s=5, metrics=Metrics())
+    made.start()
+    calls = [asyncio.create_task(made.run([n])) for n in range(3)]
+    await entered(gate)
+    await made.close()
+    gate.open.set()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ScreeningUnavailable] * 3

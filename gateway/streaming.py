@@ -19,6 +19,16 @@ _BOM = b"\xef\xbb\xbf"
 # Atomic groups: a CR LF is one line end and may never be taken for two.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 
+_HIGH, _LOW = "[dD][89abAB][0-9a-fA-F]{2}", "[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPE = re.compile(
+    rf"((?:\\u{_HIGH})?\\(?:u[0-9a-fA-F]{{0,3}})?\Z|\\u{_HIGH}\Z)"  # cut short
+    rf"|\\u({_HIGH})\\u({_LOW})"
+    r"|\\u([0-9a-fA-F]{4})"
+    r"|\\([^u])",
+    re.DOTALL,
+)
+_SHORT_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "/": "/"}
+
 
 @dataclass(frozen=True, slots=True)
 class Delta:
@@ -112,6 +122,39 @@ class EventParser:
         if not data:
             return Event(raw, name)
         return Event(raw, name, b"\n".join(data).decode("utf-8", "replace"))
+
+
+class JsonText:
+    """Decodes the escapes in streamed JSON, so that ``\\u0062omb`` is screened as the word a program will read.
+
+    Only escapes change: quotes and braces stay, and what is no valid escape stays as it is. An escape that is cut
+    short, or the first half of a surrogate pair, waits for the rest; half a pair alone becomes U+FFFD.
+    """
+
+    __slots__ = ("_cut",)
+
+    def __init__(self) -> None:
+        self._cut = ""
+
+    def feed(self, encoded: str) -> str:
+        """What ``encoded``, the next piece, makes readable."""
+        if "\\" not in encoded and not self._cut:
+            return encoded
+        encoded = self._cut + encoded
+        self._cut = ""
+        return _ESCAPE.sub(self._decoded, encoded)
+
+    def _decoded(self, found: re.Match[str]) -> str:
+        cut, high, low, unit, short = found.groups()
+        if cut is not None:
+            self._cut = cut
+            return ""
+        if high:
+            return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
+        if unit:
+            code = int(unit, 16)
+            return "\ufffd" if 0xD800 <= code <= 0xDFFF else chr(code)
+        return _SHORT_ESCAPES.get(short, found[0])
 
 
 def encode(name: str | None, payload: Mapping[str, Any]) -> bytes:

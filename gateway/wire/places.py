@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from gateway.errors import BadRequest
 from gateway.wire.surface import JSON, Json, Place
 
 KEY = "\x00key"
@@ -20,6 +21,28 @@ MAX_NAME_CHARS = 40
 """A key longer than this, or with white space in it, is read as text; others are taken for plain names."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_T = TypeVar("_T")
+_KINDS: dict[type, str] = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
+
+
+class Malformed(ValueError):
+    """A body does not have the form that its surface describes."""
+
+    def __init__(self, place: Place, problem: str) -> None:
+        self.param = dotted(place)
+        super().__init__(f"{self.param or 'The body'} {problem}.")
+
+    def as_bad_request(self) -> BadRequest:
+        """The same where a caller is to blame for it."""
+        return BadRequest(str(self), param=self.param or None)
+
+
+def expected(value: object, kind: type[_T], place: Place) -> _T:
+    """``value`` if it is of ``kind`` (dict, list, str or int). Raises ``Malformed`` if not."""
+    if isinstance(value, kind):
+        return value
+    raise Malformed(place, f"must be {_KINDS[kind]}")
 
 
 def is_text(value: str) -> bool:
@@ -79,7 +102,7 @@ def dotted(place: Place) -> str:
 def leaves(value: object, place: Place) -> Iterator[tuple[Place, str]]:
     """Every string at or below ``value``, in reading order, keys that read as text included; blank ones are left out.
 
-    Walks with a stack of its own: no nesting is too deep for it. Raises ``ValueError`` where a key is one of the two
+    Walks with a stack of its own: no nesting is too deep for it. Raises ``Malformed`` where a key is one of the two
     markers, so that no body can lead an edit astray.
     """
     stack: list[tuple[Place, object]] = [(place, value)]
@@ -92,7 +115,7 @@ def leaves(value: object, place: Place) -> Iterator[tuple[Place, str]]:
             below: list[tuple[Place, object]] = []
             for key, child in current.items():
                 if key in (JSON, KEY):
-                    raise ValueError("an object has a reserved key")
+                    raise Malformed(place, "holds an object with a reserved key")
                 if len(key) > MAX_NAME_CHARS or (not key.isalnum() and len(key.split(None, 1)) > 1):
                     below.append(((*here, KEY, key), key))
                 if isinstance(child, str | dict | list):

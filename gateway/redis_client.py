@@ -151,6 +151,10 @@ class RedisClient:
         message = b"".join(b"%d:%s" % (len(raw), raw) for raw in (part.encode("utf-8", "replace") for part in parts))
         return hmac.digest(self._secret, message, "sha256").hex()[:32]
 
+    def end_user_digest(self, end_user: str) -> str:
+        """What stands for an end user wherever something is kept. Raises as ``digest`` does."""
+        return self.digest("end user", end_user)
+
     async def check(self) -> list[Finding]:
         """What is wrong with how Redis is set up: persistence, eviction, version, role. Raises ``StateUnavailable``."""
         with self.guard() as redis:

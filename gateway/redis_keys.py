@@ -42,6 +42,9 @@ FLAG_IDEMPOTENCY = Key(
 FLAG_END_USER = Key(
     "antiprompt:{flags}:end_user:%s", "set", "Digest of an end user -> ids of the flags", "until erased"
 )
+FLAG_ERASED = Key(
+    "antiprompt:{flags}:erased:%s", "string", "Digest of an end user -> when their texts were erased (ms)", "30 days"
+)
 FLAG_STREAM = Key("antiprompt:{flags}:stream", "stream", "Flag ids as they are filed, no text", "newest 1,000,000")
 
 CASE = Key("antiprompt:{cases}:case:%s", "string", "One case by its id (JSON, no text)", "retention.case_ttl_s")

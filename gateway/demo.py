@@ -182,7 +182,7 @@ class _Legacy(_Chat):
 
 
 def _completions(shape: _Chat, text: str, asked: str, pause_s: float) -> Response:
-    count = shape.body.get("n", 1)
+    count = 1 if shape.body.get("n") is None else shape.body["n"]
     if not isinstance(count, int) or not 1 <= count <= _MAX_CHOICES:
         raise HTTPException(400, f"n must be a number from 1 to {_MAX_CHOICES}")
     head = {"id": _new_id(shape.prefix), "created": int(time.time()), "model": shape.body.get("model") or MODEL}
@@ -281,7 +281,7 @@ def _stream(payloads: Iterator[Json], pause_s: float, *, done: bool) -> Streamin
 
 def _embeddings(body: Json) -> Json:
     texts = [str(text) for text in (body["input"] if isinstance(body["input"], list) else [body["input"]])]
-    dimensions = body.get("dimensions", _EMBEDDING_DIMENSIONS)
+    dimensions = _EMBEDDING_DIMENSIONS if body.get("dimensions") is None else body["dimensions"]
     if not isinstance(dimensions, int) or not 1 <= dimensions <= _MAX_DIMENSIONS:
         raise HTTPException(400, f"dimensions must be a number from 1 to {_MAX_DIMENSIONS}")
     packed = body.get("encoding_format") == "base64"

@@ -1,1 +1,65 @@
-"""The antiprompt bank: what is known to be harmful, and how to recognise what resembles it."""
+"""The antiprompt bank: what is known to be harmful, and how to recognise what resembles it.
+
+A plain synchronous library, usable from a notebook::
+
+    import antiprompt_bank
+
+    bank = antiprompt_bank.load()                       # the seed bank; built once, then cached
+    score, = bank.score(["How do I make a pipe bomb?"], side="request")
+    score.risk, score.hazard                            # 0.99..., 'indiscriminate_weapons'
+    for neighbour in score.nearest:                     # the exemplars behind it, harmful and benign
+        print(f"{neighbour.similarity:.2f}", bank.record(neighbour.id).text)
+
+    bank.score(["Yes, a cup of it will help."], side="response", prompts=["Should I drink bleach?"])
+
+A text is risky when it is near harmful exemplars and not as near benign ones. Adding an exemplar changes the decision
+at once, without training, and every decision names the exemplars behind it.
+
+The way of a text, and the module of each step (each imports only from those before it):
+
+    errors, hazards, records    what is stored: Antiprompt, its hazard, its state, the id its content gives it
+    views, windows              what an attacker hides; pieces that an encoder can read whole
+    tokens, model_files         the model's tokeniser, its files and their hashes
+    encoder                     token ids to unit vectors: encoder_openvino (CPU), encoder_torch (GPU, export)
+    index, neighbours           the nearest exemplars, each compared in the form in which it was stored
+    calibration, scoring        from neighbours to a risk for each hazard
+    bank                        Bank: one immutable version, and how a text is judged against it
+    building                    from records to a bank
+    manifest, store             BankStore: versions in a folder, sealed with hashes; publish, roll back, compare
+    seeding                     the bank that ships (``seed/*.jsonl``), and ``load``
+"""
+
+from antiprompt_bank.bank import Bank, Prepared
+from antiprompt_bank.building import build_bank
+from antiprompt_bank.errors import BankCorrupt, BankError, BankNotFound, EncoderMismatch, EncoderUnavailable
+from antiprompt_bank.hazards import HAZARDS, OPENAI_CATEGORIES, Hazard
+from antiprompt_bank.records import Antiprompt, Kind, Label, Side, State, content_id
+from antiprompt_bank.scoring import Neighbour, Score
+from antiprompt_bank.seeding import load, seed_records
+from antiprompt_bank.store import BankStore, Difference
+
+__all__ = [
+    "HAZARDS",
+    "OPENAI_CATEGORIES",
+    "Antiprompt",
+    "Bank",
+    "BankCorrupt",
+    "BankError",
+    "BankNotFound",
+    "BankStore",
+    "Difference",
+    "EncoderMismatch",
+    "EncoderUnavailable",
+    "Hazard",
+    "Kind",
+    "Label",
+    "Neighbour",
+    "Prepared",
+    "Score",
+    "Side",
+    "State",
+    "build_bank",
+    "content_id",
+    "load",
+    "seed_records",
+]

@@ -1,0 +1,221 @@
+"""Bank: one immutable version of what is known, and how a text is judged against it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiprompt_bank.calibration import Calibration
+from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.errors import BankCorrupt, EncoderMismatch
+from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation
+from antiprompt_bank.records import Antiprompt, Side
+from antiprompt_bank.scoring import HazardTable, Score, nearest, score_of, window_risks
+from antiprompt_bank.tokens import PROMPT_TOKENS
+from antiprompt_bank.views import views
+from antiprompt_bank.windows import Window, windows
+
+WINDOW_TOKENS: Final = 64
+"""Tokens of a window. Short enough that one bad sentence is not diluted, long enough to hold an instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A text cut into windows and tokenised, ready to be scored; equal windows are in it once."""
+
+    side: Side
+    length: int
+    cut: tuple[Window, ...]
+    prompt_ids: tuple[int, ...] | None
+
+    @property
+    def windows(self) -> int:
+        """What scoring it costs: inputs of the encoder. With a prompt each window is read alone and as a pair."""
+        return len(self.cut) * (1 if self.prompt_ids is None else 2)
+
+    @property
+    def situation(self) -> Situation:
+        if self.side == "request":
+            return "request"
+        return "response" if self.prompt_ids is None else "response_with_prompt"
+
+
+class Bank:
+    """One version of the bank: records, their vectors, the encoder they came from and its calibration.
+
+    ``vectors`` is ``(n, dimensions)`` float32, one unit vector for each row of ``rows``. Only records that are live
+    and not expired at the moment of a decision take part in it; ``clock`` tells the moment (UTC). Nothing of a bank
+    changes; all methods may be called from several threads.
+
+    Raises ``EncoderMismatch`` when the calibration belongs to another encoder, ``BankCorrupt`` when it belongs to
+    another version or the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        encoder: Encoder,
+        records: Sequence[Antiprompt],
+        rows: Rows,
+        vectors: NDArray[np.float32],
+        calibration: Calibration,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        _check(version, encoder, len(records), rows, vectors, calibration)
+        self.version = version
+        self.encoder = encoder
+        self.records = tuple(records)
+        self.rows = rows
+        self.vectors = vectors
+        self.calibration = calibration
+        self._clock = clock
+        self._by_id = MappingProxyType({record.id: record for record in self.records})
+        self._hazards = HazardTable.of(self.records)
+        self._lock = threading.Lock()
+        self._deciding = self._decide_at(clock())
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def record(self, id: str) -> Antiprompt:
+        """The record with this id. Raises ``KeyError``."""
+        return self._by_id[id]
+
+    def score(self, texts: Sequence[str], *, side: Side, prompts: Sequence[str | None] | None = None) -> list[Score]:
+        """Judge texts, each with the prompt it answers where that is known (responses only).
+
+        Raises ``ValueError`` for an unknown side, prompts of another number than texts, or prompts of requests.
+        """
+        if prompts is not None and len(prompts) != len(texts):
+            raise ValueError(f"{len(prompts)} prompts for {len(texts)} texts")
+        pairs = zip(texts, prompts if prompts is not None else [None] * len(texts), strict=True)
+        return self.score_prepared([self.prepare(text, side=side, prompt=prompt) for text, prompt in pairs])
+
+    def prepare(self, text: str, *, side: Side, prompt: str | None = None) -> Prepared:
+        """Cut a text into the windows of its views. No encoding; time grows with the text, so cap its length first.
+
+        Raises ``ValueError`` for an unknown side, or a prompt of a request.
+        """
+        if side not in get_args(Side):
+            raise ValueError(f"side is {side!r}, not 'request' or 'response'")
+        if prompt is not None and side == "request":
+            raise ValueError("prompts belong to responses only")
+        found: dict[tuple[int, ...], Window] = {}
+        for view in views(text):
+            for window in windows(view, self.encoder.tokenize(view.text), window_tokens=WINDOW_TOKENS):
+                found.setdefault(window.ids, window)
+        return Prepared(side, len(text), tuple(found.values()), None if prompt is None else self._prompt_ids(prompt))
+
+    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Score]:
+        """Judge prepared texts in one encoder batch; the result for each does not depend on the others."""
+        alone, pair = self._encode(prepared)
+        shelves = self._shelves()
+        scores: list[Score | None] = [None] * len(prepared)
+        for situation in dict.fromkeys(item.situation for item in prepared):
+            places = [at for at, item in enumerate(prepared) if item.situation == situation]
+            judged = self._judge(situation, [prepared[at] for at in places], alone, pair, shelves)
+            for at, score in zip(places, judged, strict=True):
+                scores[at] = score
+        return [score for score in scores if score is not None]
+
+    def _judge(
+        self, situation: Situation, group: Sequence[Prepared], alone: _Vectors, pair: _Vectors, shelves: Shelves
+    ) -> list[Score]:
+        counts = [len(item.cut) for item in group]
+        if not sum(counts):
+            return [_nothing(item) for item in group]
+        read = [window.ids for item in group for window in item.cut]
+        answered = [((item.prompt_ids or ()), window.ids) for item in group for window in item.cut]
+        with_prompt = situation == "response_with_prompt"
+        harmful, benign = shelves.find(situation, alone.of(read), pair.of(answered) if with_prompt else None)
+        risks = window_risks(harmful, benign, self.calibration.curves[situation], self._hazards)
+        scores, first = [], 0
+        for item, count in zip(group, counts, strict=True):
+            if not count:
+                scores.append(_nothing(item))
+                continue
+            mine = risks[first : first + count]
+            worst = int(mine.max(axis=1, initial=0.0).argmax())
+            risk, hazard, by_hazard = score_of(mine.max(axis=0), self._hazards.slugs)
+            window = item.cut[worst]
+            start, end = (window.start, window.end) if window.view == "raw" else (0, item.length)
+            behind = nearest(harmful, benign, first + worst, self.records)
+            scores.append(Score(risk, hazard, by_hazard, behind, window.view, start, end, count))
+            first += count
+        return scores
+
+    def _encode(self, prepared: Sequence[Prepared]) -> tuple[_Vectors, _Vectors]:
+        texts = dict.fromkeys(window.ids for item in prepared for window in item.cut)
+        pairs = dict.fromkeys(
+            (item.prompt_ids, window.ids) for item in prepared if item.prompt_ids is not None for window in item.cut
+        )
+        return (
+            _Vectors({ids: at for at, ids in enumerate(texts)}, self.encoder.encode(list(texts))),
+            _Vectors({ids: at for at, ids in enumerate(pairs)}, self.encoder.encode_pairs(list(pairs))),
+        )
+
+    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        # A token is at least one character, and few have more than 24: no need to read all of a long prompt.
+        return tuple(self.encoder.tokenize(prompt[-24 * PROMPT_TOKENS :]).ids[-PROMPT_TOKENS:])
+
+    def _shelves(self) -> Shelves:
+        shelves, until = self._deciding
+        if until is None or self._clock() < until:
+            return shelves
+        with self._lock:
+            moment = self._clock()
+            if self._deciding[1] is not None and moment >= self._deciding[1]:
+                self._deciding = self._decide_at(moment)
+            return self._deciding[0]
+
+    def _decide_at(self, moment: datetime) -> tuple[Shelves, datetime | None]:
+        """The rows that decide at ``moment``, and when the next of them expires."""
+        deciding = np.array([record.live_at(moment) for record in self.records], dtype=bool)
+        expiring = [
+            datetime.fromisoformat(record.expires_at)
+            for record, live in zip(self.records, deciding, strict=True)
+            if live and record.expires_at is not None
+        ]
+        return Shelves(self.records, self.rows, self.vectors, deciding), min(expiring, default=None)
+
+
+class _Vectors:
+    """Vectors by what was encoded, so that equal windows of a batch are encoded once."""
+
+    def __init__(self, place: dict[Any, int], vectors: NDArray[np.float32]) -> None:
+        self._place = place
+        self._vectors = vectors
+
+    def of(self, keys: Sequence[Any]) -> NDArray[np.float32]:
+        return self._vectors[[self._place[key] for key in keys]]
+
+
+def _nothing(item: Prepared) -> Score:
+    return Score(0.0, None, {}, (), "raw", 0, item.length, 0)
+
+
+def _check(
+    version: str, encoder: Encoder, records: int, rows: Rows, vectors: NDArray[np.float32], calibration: Calibration
+) -> None:
+    if calibration.encoder != encoder.id:
+        raise EncoderMismatch(f"the bank was made with {calibration.encoder}, but the encoder is {encoder.id}")
+    if calibration.bank != version:
+        raise BankCorrupt(f"the calibration belongs to version {calibration.bank}, not {version}")
+    if set(calibration.curves) != set(SITUATIONS):
+        raise BankCorrupt(f"the calibration has curves for {sorted(calibration.curves)}, not {sorted(SITUATIONS)}")
+    if vectors.shape != (len(rows.record), encoder.dimensions) or vectors.dtype != np.float32:
+        raise BankCorrupt(
+            f"vectors are {vectors.dtype} {vectors.shape}, not float32 {(len(rows.record), encoder.dimensions)}"
+        )
+    if len(rows.pair) != len(rows.record) or (
+        len(rows.record) and not 0 <= rows.record.min() <= rows.record.max() < records
+    ):
+        raise BankCorrupt("a row of the vectors belongs to no record")

@@ -1,0 +1,139 @@
+"""Building: from records to a bank. Encodes every record, fits the calibration, names the version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiprompt_bank.bank import WINDOW_TOKENS, Bank
+from antiprompt_bank.calibration import Calibration, Curve, fit_curve
+from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation
+from antiprompt_bank.records import Antiprompt
+from antiprompt_bank.views import View
+from antiprompt_bank.windows import windows
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many vectors are made."""
+
+_BATCH = 64
+_MOST_FITTED = 4000
+
+
+def build_bank(
+    records: Sequence[Antiprompt],
+    encoder: Encoder,
+    *,
+    created_at: datetime | None = None,
+    progress: Progress | None = None,
+) -> Bank:
+    """A bank of these records, each id once (the first one counts).
+
+    Records in any state are encoded, so that a change of state needs no encoder; only those that are live at
+    ``created_at`` (UTC, now by default) calibrate.
+    """
+    moment = (created_at or datetime.now(UTC)).astimezone(UTC)
+    kept = list({record.id: record for record in reversed(records)}.values())[::-1]
+    rows, vectors = _encode(kept, encoder, progress)
+    version = _version(kept, vectors, encoder.id, moment)
+    deciding = np.array([record.live_at(moment) for record in kept], dtype=bool)
+    curves = {situation: _fit(situation, kept, rows, vectors, deciding) for situation in SITUATIONS}
+    calibration = Calibration(version, encoder.id, curves)
+    return Bank(version=version, encoder=encoder, records=kept, rows=rows, vectors=vectors, calibration=calibration)
+
+
+def _encode(
+    records: Sequence[Antiprompt], encoder: Encoder, progress: Progress | None
+) -> tuple[Rows, NDArray[np.float32]]:
+    owner: list[int] = []
+    is_pair: list[bool] = []
+    inputs: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for at, record in enumerate(records):
+        prompt = () if record.prompt is None else tuple(encoder.tokenize(record.prompt).ids)
+        cut = windows(View("raw", record.text), encoder.tokenize(record.text), window_tokens=WINDOW_TOKENS)
+        for pair in (False,) if record.prompt is None else (False, True):
+            owner += [at] * len(cut)
+            is_pair += [pair] * len(cut)
+            inputs += [(prompt if pair else (), window.ids) for window in cut]
+    vectors = np.zeros((len(inputs), encoder.dimensions), dtype=np.float32)
+    # By form and length, so that each batch is whole groups of equal length.
+    order = sorted(range(len(inputs)), key=lambda row: (is_pair[row], len(inputs[row][0]) + len(inputs[row][1])))
+    for start in range(0, len(order), _BATCH):
+        batch = order[start : start + _BATCH]
+        alone = [row for row in batch if not is_pair[row]]
+        paired = [row for row in batch if is_pair[row]]
+        vectors[alone] = encoder.encode([inputs[row][1] for row in alone])
+        vectors[paired] = encoder.encode_pairs([inputs[row] for row in paired])
+        if progress is not None:
+            progress(start + len(batch), len(order))
+    return Rows(np.array(owner, dtype=np.int32), np.array(is_pair, dtype=bool)), vectors
+
+
+def _fit(
+    situation: Situation,
+    records: Sequence[Antiprompt],
+    rows: Rows,
+    vectors: NDArray[np.float32],
+    deciding: NDArray[np.bool_],
+) -> Curve:
+    """Score the exemplars of one situation against the bank without their own families, and fit a curve to that."""
+    alone, pair = _queries(situation, records, rows, deciding)
+    if not len(alone):
+        return Curve()
+    kin = _families(records)
+    largest = int(np.bincount(kin).max())
+    shelves = Shelves(records, rows, vectors, deciding)
+    found = shelves.find(situation, vectors[alone], vectors[pair], count=min(NEIGHBOURS + largest, len(records)))
+    owner = rows.record[alone].astype(np.int64)
+    harmful, benign = (side.best(NEIGHBOURS, without=(kin[side.record] == kin[owner][:, None])) for side in found)
+    is_harmful = np.array([records[at].harmful for at in owner], dtype=bool)
+    is_everyday = np.array([not records[at].harmful and records[at].hazard is None for at in owner], dtype=bool)
+    return fit_curve(harmful, benign, is_harmful=is_harmful, is_everyday=is_everyday)
+
+
+def _queries(
+    situation: Situation, records: Sequence[Antiprompt], rows: Rows, deciding: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows that stand for a text of this situation: alone, and the same ones as pairs."""
+    side = "request" if situation == "request" else "response"
+    of_side = np.array([record.side == side for record in records], dtype=bool)
+    has_prompt = np.array([record.prompt is not None for record in records], dtype=bool)
+    wanted = of_side & deciding & (has_prompt if situation == "response_with_prompt" else True)
+    alone = np.flatnonzero(wanted[rows.record] & ~rows.pair)
+    pair = np.flatnonzero(wanted[rows.record] & rows.pair) if situation == "response_with_prompt" else alone
+    if len(alone) > _MOST_FITTED:
+        some = np.sort(np.random.default_rng(0).choice(len(alone), _MOST_FITTED, replace=False))
+        alone, pair = alone[some], pair[some]
+    return alone, pair
+
+
+def _families(records: Sequence[Antiprompt]) -> NDArray[np.int64]:
+    """A number for each record, the same for those that must be left out together: twins, and families."""
+    parent = list(range(len(records)))
+
+    def root(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = at = parent[parent[at]]
+        return at
+
+    by_id = {record.id: at for at, record in enumerate(records)}
+    first_of_family: dict[str, int] = {}
+    for at, record in enumerate(records):
+        if record.twin in by_id:
+            parent[root(at)] = root(by_id[record.twin])
+        if record.family is not None:
+            parent[root(at)] = root(first_of_family.setdefault(record.family, at))
+    return np.array([root(at) for at in range(len(records))], dtype=np.int64)
+
+
+def _version(records: Sequence[Antiprompt], vectors: NDArray[np.float32], encoder_id: str, moment: datetime) -> str:
+    content = hashlib.sha256(encoder_id.encode())
+    for record in records:
+        content.update(json.dumps(record.to_json(), sort_keys=True).encode())
+    content.update(vectors.tobytes())
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z-{content.hexdigest()[:12]}"

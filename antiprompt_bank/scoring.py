@@ -1,0 +1,147 @@
+"""Scoring: from neighbours to a risk for each hazard. Plain numpy.
+
+Risk comes from two sources, and the larger counts:
+
+* the calibrated curve over the nearest harmful and benign exemplars (``calibration``), for texts that resemble what
+  the bank knows;
+* the radius of a single exemplar, for texts that nearly repeat one: a confirmed antiprompt protects from the moment
+  it is in the bank, however little one row moves a mean. A benign exemplar has the same right: what nearly repeats it
+  passes, unless a harmful one is as near.
+
+A text that is far from everything is unknown, not risky: below ``_KNOWN`` its risk fades to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from antiprompt_bank.calibration import Curve
+from antiprompt_bank.neighbours import Neighbours
+from antiprompt_bank.records import Antiprompt
+
+RADIUS: Final = 0.92
+"""Similarity from which a text can count as a repetition of an exemplar."""
+
+REPETITION_RISK: Final = 0.95
+"""The least risk of a text that nearly repeats a harmful exemplar."""
+
+_CLEARED_RISK: Final = 0.05
+"""The most risk of a text that nearly repeats a benign exemplar."""
+
+_CLOSER: Final = 0.5
+"""A repetition is at most this share as far from its exemplar as from the nearest one of the other label."""
+
+_UNKNOWN: Final = 0.2
+_KNOWN: Final = 0.35
+"""Similarities to the nearest harmful exemplar between which risk fades in."""
+
+_HAZARD_WIDTH: Final = 0.05
+"""How fast a harmful neighbour loses its say about the hazard: by e for each 0.05 of similarity below the best."""
+
+_LEAST_RISK: Final = 0.001
+_SHOWN: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An exemplar near a text; ``similarity`` is the cosine of their vectors, in [-1, 1]."""
+
+    id: str
+    similarity: float
+    harmful: bool
+    hazard: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What was found in one text.
+
+    ``risk`` in [0, 1] is the largest of ``risks`` (by hazard, those of at least 0.001) and ``hazard`` its hazard.
+    ``nearest`` holds the exemplars behind it, harmful and benign, best first. ``view`` names the reading of the text
+    that was riskiest; ``start`` and ``end`` are characters of the raw text (all of it when ``view`` is not raw).
+    ``windows`` counts what was screened.
+    """
+
+    risk: float
+    hazard: str | None
+    risks: Mapping[str, float]
+    nearest: tuple[Neighbour, ...]
+    view: str
+    start: int
+    end: int
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class HazardTable:
+    """Which hazard each record stands for, as numbers: ``of_record`` ``(len(records),)`` points into ``slugs``."""
+
+    slugs: tuple[str, ...]
+    of_record: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, records: Sequence[Antiprompt]) -> HazardTable:
+        slugs = tuple(sorted({record.hazard for record in records if record.harmful and record.hazard}))
+        number = {slug: at for at, slug in enumerate(slugs)}
+        return cls(slugs, np.array([number.get(record.hazard or "", -1) for record in records], dtype=np.int64))
+
+
+def window_risks(harmful: Neighbours, benign: Neighbours, curve: Curve, hazards: HazardTable) -> NDArray[np.float64]:
+    """``(n, len(hazards.slugs))`` risks of n windows.
+
+    A window's whole risk goes to the hazard that its harmful neighbours name most; the others get theirs in
+    proportion.
+    """
+    risk = _whole_risk(harmful, benign, curve)
+    share = _hazard_shares(harmful, hazards)
+    return risk[:, None] * share
+
+
+def nearest(
+    harmful: Neighbours, benign: Neighbours, window: int, records: Sequence[Antiprompt]
+) -> tuple[Neighbour, ...]:
+    """The exemplars behind one window's risk: the best four harmful and the best four benign ones, best first."""
+    found = []
+    for side in (harmful, benign):
+        for similarity, at in zip(side.similarity[window, :_SHOWN], side.record[window, :_SHOWN], strict=True):
+            if at >= 0:
+                record = records[at]
+                found.append(Neighbour(record.id, float(similarity), record.harmful, record.hazard))
+    return tuple(sorted(found, key=lambda neighbour: -neighbour.similarity))
+
+
+def score_of(risks: NDArray[np.float64], slugs: Sequence[str]) -> tuple[float, str | None, dict[str, float]]:
+    """Risk, hazard and risks by hazard of ``(h,)`` hazards' risks, smallest ones left out."""
+    by_hazard = {slugs[at]: float(risks[at]) for at in np.argsort(-risks) if risks[at] >= _LEAST_RISK}
+    hazard = next(iter(by_hazard), None)
+    return (by_hazard[hazard] if hazard else 0.0), hazard, by_hazard
+
+
+def _whole_risk(harmful: Neighbours, benign: Neighbours, curve: Curve) -> NDArray[np.float64]:
+    to_harm, to_good = harmful.similarity[:, 0], benign.similarity[:, 0]
+    known = np.clip((to_harm - _UNKNOWN) / (_KNOWN - _UNKNOWN), 0.0, 1.0)
+    risk = curve.risk(harmful, benign) * known
+    repeated = REPETITION_RISK + (1 - REPETITION_RISK) * np.clip((to_harm - RADIUS) / (1 - RADIUS), 0.0, 1.0)
+    risk = np.where(_repeats(to_harm, to_good), np.maximum(risk, repeated), risk)
+    return np.where(_repeats(to_good, to_harm), np.minimum(risk, _CLEARED_RISK), risk)
+
+
+def _repeats(to_this: NDArray[np.float64], to_other: NDArray[np.float64]) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = (to_this >= RADIUS) & (to_this > to_other)
+    return near & ((1 - to_this) <= _CLOSER * (1 - to_other))
+
+
+def _hazard_shares(harmful: Neighbours, hazards: HazardTable) -> NDArray[np.float64]:
+    weight = np.exp((harmful.similarity - harmful.similarity[:, :1]) / _HAZARD_WIDTH) * (harmful.record >= 0)
+    hazard = hazards.of_record[harmful.record]
+    shares = np.zeros((len(weight), len(hazards.slugs)))
+    window = np.broadcast_to(np.arange(len(weight))[:, None], weight.shape)
+    np.add.at(shares, (window[harmful.record >= 0], hazard[harmful.record >= 0]), weight[harmful.record >= 0])
+    top = shares.max(axis=1, keepdims=True, initial=0.0)
+    relative: NDArray[np.float64] = np.divide(shares, top, out=np.zeros_like(shares), where=top > 0)
+    return relative

@@ -364,6 +364,18 @@ async def test_a_stream_that_breaks_tells_how(ending, expected: type[GatewayErro
             await anext(reply)
 
 
+async def test_a_reader_may_stop_waiting_for_a_chunk_and_go_on_later():
+    async with (
+        talking(stream(b"one", Pause(0.1), b"two")) as (client, upstream),
+        client.stream("POST", upstream.base_url + URL, body=b"{}") as reply,
+    ):
+        assert await anext(reply) == b"one"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await anext(reply)
+        assert await reply.read() == b"two"
+
+
 async def test_a_slow_reader_holds_the_server_back():
     endless = raw(b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * (1 << 20)] * 64, HANG)
     async with (

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections import deque
@@ -22,15 +21,16 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from gateway.errors import Conflict, NotFound, Overloaded, StateUnavailable
+from gateway.errors import BadRequest, Conflict, NotFound, Overloaded, StateUnavailable
 from gateway.flag_records import ADD_SCRIPT, Flag, FlagEntry, FlagState, Source, flag_from_hash
 from gateway.redis_client import RedisClient
 from gateway.redis_keys import FLAG, FLAG_END_USER, FLAG_ERASED, FLAG_STATE
 from gateway.spool import Spool
+from gateway.telemetry import logger
 
 __all__ = ["Flag", "FlagState", "FlagStore", "Source"]
 
-log = logging.getLogger(__name__)
+log = logger()
 
 BATCH_FLAGS = 128
 REPLAY_FLAGS = 256  # more than a batch: the spool shrinks even while flags come in as fast as they can be written
@@ -108,8 +108,8 @@ class FlagStore:
         same then (the request's body; the flag's content if empty). Policy flags of one text are one flag.
         A repeat that is taken while Redis is away is answered ``open``, whatever has been decided since.
 
-        Raises ``Conflict`` for the same key with another fingerprint, ``Overloaded``, and ``StateUnavailable`` when
-        neither Redis nor the spool can take it; then nothing was kept.
+        Raises ``BadRequest`` for text that is not Unicode, ``Conflict`` for the same key with another fingerprint,
+        ``Overloaded``, and ``StateUnavailable`` when neither Redis nor the spool can take it; then nothing was kept.
         """
         if self._closing or self._writer is None or self._writer.done():
             raise StateUnavailable("flags are not taken now; try again", retry_after_s=1.0)
@@ -180,7 +180,10 @@ class FlagStore:
         else:
             suffix = secrets.token_hex(12)
         named = replace(flag, id=f"flag_{suffix}", created_at=flag.created_at or time.time())
-        return FlagEntry.of(named, marker, digest)
+        try:
+            return FlagEntry.of(named, marker, digest)
+        except TypeError:
+            raise BadRequest("the flag holds half a surrogate pair; send valid Unicode") from None
 
     async def _find(self, id: str) -> Flag | None:
         try:
@@ -290,7 +293,7 @@ class FlagStore:
         try:
             records, after = await asyncio.to_thread(self._spool.read, self._replayed_to, limit=REPLAY_FLAGS)
         except OSError as error:
-            log.error("the spool %s cannot be read: %s", self._spool.path, error)
+            log.error("spool cannot be read", path=str(self._spool.path), reason=error.strerror)
             return False
         entries = [FlagEntry.from_line(payload) for _, payload in records]
         states = await self._run_script(entries, replay=True)

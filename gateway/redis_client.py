@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import logging
 import os
 import re
 import secrets
@@ -31,8 +30,9 @@ from gateway.errors import StateUnavailable
 from gateway.redis_keys import INSTALLATION_SECRET
 from gateway.redis_server import DataDirInUse, RedisServer
 from gateway.settings import RedisSettings
+from gateway.telemetry import logger
 
-log = logging.getLogger(__name__)
+log = logger()
 
 PROBE_S = 0.2
 MIN_VERSION = (6, 2)
@@ -203,7 +203,7 @@ class RedisClient:
 
     def _lose(self, error: Exception) -> None:
         if self._back.is_set():
-            log.warning("Redis is away: %s", type(error).__name__)
+            log.warning("Redis is away", reason=type(error).__name__)
         self._back.clear()
         self._lost.set()
 

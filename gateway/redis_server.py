@@ -12,7 +12,6 @@ import asyncio
 import fcntl
 import hashlib
 import importlib.util
-import logging
 import os
 import re
 import shutil
@@ -24,7 +23,9 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-log = logging.getLogger(__name__)
+from gateway.telemetry import logger
+
+log = logger()
 
 MAX_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path, less its closing zero
 START_TIMEOUT_S = 120.0  # a long append-only file takes its time to load
@@ -161,11 +162,11 @@ class RedisServer:
                 delay_s = WATCH_S
                 continue
             self.restarts += 1
-            log.error("the private redis-server is gone; starting it again", extra={"restarts": self.restarts})
+            log.error("private redis-server is gone, starting it again", restarts=self.restarts)
             try:
                 await self._adopt_or_launch()
             except (RedisServerError, OSError) as error:
-                log.error("the private redis-server does not start: %s", error)
+                log.error("private redis-server does not start", reason=str(error))
                 self._end_process(signal.SIGKILL)
                 delay_s = min(delay_s * 2, MAX_RESTART_DELAY_S)
 
@@ -217,7 +218,7 @@ class RedisServer:
         else:
             found = re.search(r"process_id:(\d+)", answer)
             self._adopted_pid = int(found.group(1)) if found else None
-            log.info("took over the redis-server that runs on %s", self.socket)
+            log.info("took over a running redis-server", pid=self._adopted_pid)
         await self._wait_until_ready()
 
     def _launch(self) -> None:

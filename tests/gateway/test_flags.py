@@ -305,7 +305,7 @@ async def main(url, folder):
         for number in numbers:
             flag = Flag(tenant="acme", source=Source.USER, text=str(number))
             id, _ = await store.add(flag, idempotency_key=str(number))
-            print(number, id, flush=True)
+            print("kept", number, id, flush=True)
     await asyncio.gather(*(write() for _ in range(20)))
 
 asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
@@ -323,8 +323,8 @@ async def test_kill_9_of_the_gateway_while_it_spools_loses_no_acknowledged_flag(
 
     async def read(until: int) -> None:
         async for line in process.stdout:
-            if line.endswith(b"\n"):
-                number, id = line.decode().split()
+            if line.startswith(b"kept ") and line.endswith(b"\n"):
+                _, number, id = line.decode().split()
                 acknowledged[number] = id
             if len(acknowledged) >= until:
                 return

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -47,20 +48,14 @@ class Figure:
 
 def table(figures: Sequence[Figure], peer: str | None) -> Table:
     """The figures as a person reads them."""
-    made = Table(title="Gateway in front of a fake model server, one run", title_justify="left")
-    made.add_column("Figure")
+    made = Table(title="Direct to a fake model server, and through the gateway", box=SIMPLE, title_justify="left")
+    made.add_column("figure", no_wrap=True)
+    made.add_column("unit")
     for column in ("direct", "gateway", "ratio", *([peer] if peer else []), "aim"):
-        made.add_column(column, justify="right")
+        made.add_column(column, justify="right", no_wrap=True)
     for figure in figures:
-        row = [
-            f"{figure.name} [dim]{figure.unit}[/]",
-            _number(figure.direct),
-            _number(figure.gateway),
-            _number(figure.ratio),
-            *([_number(figure.peer)] if peer else []),
-            _aim(figure),
-        ]
-        made.add_row(*row)
+        numbers = [figure.direct, figure.gateway, figure.ratio, *([figure.peer] if peer else [])]
+        made.add_row(figure.name, figure.unit, *map(_number, numbers), _aim(figure))
     return made
 
 
@@ -74,7 +69,7 @@ def _aim(figure: Figure) -> str:
     if figure.aim is None:
         return ""
     colour, verdict = ("green", "met") if figure.met else ("red", "missed")
-    return f"{figure.bound} {_number(figure.aim)} [{colour}]{verdict}[/]"
+    return f"{figure.bound} {_number(figure.aim)} [{colour}]{verdict:>6}[/]"
 
 
 def document(figures: Sequence[Figure], **conditions: Any) -> dict[str, Any]:

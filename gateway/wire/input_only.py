@@ -69,9 +69,6 @@ class MediaStream:
         return [Delta((str(kind), *place), text) for place, text in leaves(rest, ())]
 
     def close(self) -> Sequence[Named]:
-        """One error event, for these streams know no other end that is not a success; nothing once they have ended."""
-        if self.ended:
-            return ()
-        self.ended = True
+        """One error event, for these streams know no other end that is not a success."""
         error = error_body("The reply was stopped by the safety policy.", type="server_error", code="content_filter")
         return [("error", {"type": "error", **error})]

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from gateway.wire.places import expected, is_text, json_leaves, leaves
-from gateway.wire.surface import Extracted, Json, Place, Role, Text, Unreadable
+from gateway.wire.places import KEY, Malformed, expected, is_text, json_leaves, leaves
+from gateway.wire.surface import JSON, Extracted, Json, Place, Role, Text, Unreadable
 
 _USER_ITEMS = ("mcp_approval_response", "compaction_trigger", "item_reference")
 _ASSISTANT_ITEMS = (
@@ -108,9 +108,15 @@ _Reading = Literal["format", "free", "json"]
 
 @dataclass(slots=True)
 class Reading:
-    """What has been found so far in one body or event. ``decode`` says whether JSON in arguments is opened."""
+    """What has been found so far in one body or event.
+
+    ``decode`` says whether JSON in arguments is opened, ``json_answer`` whether the model was asked to answer in JSON.
+    In a reply (``of_reply``) what is encrypted is not reported: no user can read it. In a request it may be anything.
+    """
 
     decode: bool = True
+    of_reply: bool = False
+    json_answer: bool = False
     texts: list[Text] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
 
@@ -162,7 +168,8 @@ class Reading:
         known = wanted is not None or kind in _OPAQUE_PARTS
         if not known:
             self.unreadable.append(Unreadable(place, "other"))
-        self.value(part, place, role, turn=turn, how="format" if known else "free")
+        answer = self.json_answer and kind == "output_text" and role is Role.ASSISTANT
+        self.value(part, place, role, turn=turn, structured=answer, how="format" if known else "free")
 
     def value(
         self,
@@ -198,10 +205,13 @@ class Reading:
         if opaque is not None:
             self.unreadable.append(Unreadable(place, opaque))
         for key, child in value.items():
+            if key in (JSON, KEY):
+                raise Malformed(place, "has a reserved key")
             if child is None or (opaque is not None and key in _PAYLOADS):
                 continue
             if key == "encrypted_content":
-                self.unreadable.append(Unreadable((*place, key), "other"))
+                if not self.of_reply:
+                    self.unreadable.append(Unreadable((*place, key), "other"))
             elif key == "image_url" and opaque is None:
                 self.unreadable.append(Unreadable((*place, key), "image"))
             elif key in _IDENTIFIERS and isinstance(child, str) and _IDENTIFIER.fullmatch(child):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gateway.wire.places import Malformed, expected
+from gateway.wire.places import KEY, Malformed, expected
 from gateway.wire.response_items import Reading
 from gateway.wire.responses_reply import answer_events, read_response, whole_answer
 from gateway.wire.responses_stream import ResponsesStream
-from gateway.wire.surface import Answer, Extracted, Json, Named, Place, References, ReplyStream, Role
+from gateway.wire.surface import JSON, Answer, Extracted, Json, Named, Place, References, ReplyStream, Role
 
 _CLIENT_TOOLS = frozenset(
     ("function", "custom", "namespace", "local_shell", "apply_patch", "computer", "computer_use_preview")
@@ -57,7 +57,7 @@ class Responses:
         What repeats the request (instructions, tools, metadata) is left out: it was screened as a request. Images
         that a hosted tool made are unreadable. Raises ``ValueError`` on an unreadable reply.
         """
-        reading = Reading()
+        reading = Reading(of_reply=True)
         if body.get("object") == "list":
             for index, item in enumerate(expected(body.get("data"), list, ("data",))):
                 reading.item(item, ("data", index), turn=index, stranger=Role.ASSISTANT)
@@ -111,6 +111,8 @@ def _read_frame(body: Json, reading: Reading) -> None:
     variables = None if prompt is None else expected(prompt, dict, ("prompt",)).get("variables")
     for name, value in ({} if variables is None else expected(variables, dict, ("prompt", "variables"))).items():
         place = ("prompt", "variables", name)
+        if name in (JSON, KEY):
+            raise Malformed(place[:2], "has a reserved key")
         if isinstance(value, str):
             reading.value(value, place, Role.USER, turn=-1)
         else:

@@ -39,6 +39,7 @@ def read_response(response: object, reading: Reading) -> Reading:
     cannot be read.
     """
     response = expected(response, dict, ())
+    reading.json_answer = wants_structure(response)
     output = response.get("output")
     for index, item in enumerate(() if output is None else expected(output, list, ("output",))):
         reading.item(item, ("output", index), turn=index, stranger=Role.ASSISTANT)
@@ -48,9 +49,9 @@ def read_response(response: object, reading: Reading) -> Reading:
     return reading
 
 
-def wants_structure(request: Json) -> bool:
-    """Whether the request asks for an answer in JSON, so that a plain sentence would not parse."""
-    text = request.get("text")
+def wants_structure(body: Json) -> bool:
+    """Whether a request, or the response that repeats it, asks for an answer in JSON: a sentence would not parse."""
+    text = body.get("text")
     form = text.get("format") if isinstance(text, dict) else None
     return isinstance(form, dict) and form.get("type") in STRUCTURED
 

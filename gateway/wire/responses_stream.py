@@ -4,15 +4,15 @@ The API says the same text up to five times: in fragments (``*.delta``), whole (
 and in the response that the last event embeds. Fragments and repetitions go to one channel, the path of the text in
 the response: ``("output", 0, "content", 0, "text")``. Text that never comes in fragments (titles, queries, search
 results, tool lists) goes to one channel for each speaker, ``("rest", "assistant")``, and only the first time it is
-seen: events leave in order, so what an earlier event brought has been screened when a later one repeats it. Whatever
-else an event holds, and every event of an unknown type, goes to channels of its own: ``("event", type, ...)``.
+seen: events leave in order, so what an earlier event brought has been screened when a later one repeats it. An event
+of an unknown type is taken for a fragment, with channels of its own: ``("event", type, ...)``.
 
 Source of the formats: the ``openai`` package, ``types/responses/response_stream_event.py``, version 3.52.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from gateway.streaming import Delta, JsonText
@@ -92,29 +92,31 @@ class ResponsesStream:
         deltas, field = self._known(kind, payload)
         rest = payload.keys() - _FRAME - {field} if field else payload.keys()
         if rest:
-            deltas += self._unknown(kind, {key: value for key, value in payload.items() if key in rest})
+            found = self._found({key: value for key, value in payload.items() if key in rest})
+            if field:
+                deltas += self._all_whole(found)
+            else:
+                deltas += [Delta(("event", kind, *text.place), text.text) for text in found]
         if kind == "response.created" and field and not deltas:
             self._opened = payload[field]
         self.ended = self.ended or kind in _LAST
         return deltas
 
     def close(self) -> Sequence[Named]:
-        """One ``response.incomplete`` event for the reason ``content_filter``; nothing once the reply has ended.
+        """One ``response.incomplete`` event for the reason ``content_filter``.
 
         What of the text was released is known to whoever released it, not here, so the response that the event embeds
-        has no output: a client keeps what was streamed to it. Where nothing was released yet, not even
-        ``response.created``, that event comes first, as every client expects it to.
+        has no output: a client keeps what was streamed to it. That the reply's own last event was read changes
+        nothing, since it is held. ``response.created`` comes first where it was not read, or brought text and so may
+        be held; a reply of which nothing at all was sent is better answered with ``answer_events``.
         """
-        if self.ended:
-            return ()
-        self.ended = True
         model = self._request.get("model")
         opened = self._opened or blank_response(
             self._request, reply_id="resp_unopened", model=model if isinstance(model, str) else "", created_at=0
         )
         events: list[Json] = [] if self._opened else [{"type": "response.created", "response": opened}]
         cut = {
-            **{key: value for key, value in opened.items() if key != "output_text"},
+            **opened,
             "status": "incomplete",
             "incomplete_details": {"reason": "content_filter"},
             "error": None,
@@ -131,7 +133,7 @@ class ResponsesStream:
         if kind in _FRAGMENTS:
             field, path, whole = _FRAGMENTS[kind]
             return self._fragment(payload, field, path, whole=whole), field
-        reading = Reading(decode=False)
+        reading = Reading(decode=False, of_reply=True)
         output = ("output", _index(payload, "output_index"))
         field = ""
         if kind in _ITEMS:
@@ -143,22 +145,25 @@ class ResponsesStream:
             reading.value(payload.get(field), (*output, *_steps(payload, path)), Role.ASSISTANT, turn=-1)
         elif kind in _MEDIA:
             field, sort = _MEDIA[kind]
-            self.unreadable.append(Unreadable((*output, field), sort))
+            self._note([Unreadable((*output, field), sort)])
         elif kind.startswith(_SHELL_OUTPUT):
             field = "delta" if kind.endswith("delta") else "output"
             return self._shell_output(payload, field, output), field
         elif isinstance(payload.get("response"), dict):
             field = "response"
             read_response(payload[field], reading)
-        self.unreadable += reading.unreadable
-        return [delta for text in reading.texts for delta in self._whole(text)], field
+        self._note(reading.unreadable)
+        return self._all_whole(reading.texts), field
 
-    def _unknown(self, kind: str, fields: Json) -> list[Delta]:
-        """The texts of what is not known of an event, each on a channel of its own, taken for a fragment."""
-        reading = Reading(decode=False)
+    def _found(self, fields: Json) -> Sequence[Text]:
+        """The texts of fields that the format does not have."""
+        reading = Reading(decode=False, of_reply=True)
         reading.value(fields, (), Role.ASSISTANT, turn=-1)
-        self.unreadable += reading.unreadable
-        return [Delta(("event", kind, *text.place), text.text) for text in reading.texts]
+        self._note(reading.unreadable)
+        return reading.texts
+
+    def _note(self, parts: Iterable[Unreadable]) -> None:
+        self.unreadable += [part for part in parts if part not in self.unreadable]
 
     def _fragment(self, payload: Json, field: str, path: tuple[str, ...], *, whole: bool) -> list[Delta]:
         text = expected(payload.get(field), str, (field,))
@@ -177,7 +182,11 @@ class ResponsesStream:
             if text:
                 channel = (*output, "output", _index(payload, "command_index"), stream)
                 deltas.append(Delta(channel, text, field == "output"))
-        return deltas
+        rest = [{key: value for key, value in part.items() if key not in ("stdout", "stderr")} for part in parts]
+        return deltas + self._all_whole(self._found({field: rest}))
+
+    def _all_whole(self, texts: Iterable[Text]) -> list[Delta]:
+        return [delta for text in texts for delta in self._whole(text)]
 
     def _whole(self, found: Text) -> list[Delta]:
         """A text that an event shows in full: on its own channel if it comes in fragments too, else with the rest."""

@@ -122,17 +122,17 @@ class Upstream:
         """The whole reply, whatever its status.
 
         Raises ``UpstreamUnreachable``, ``UpstreamTimeout``, ``Overloaded``, and ``UpstreamInvalid`` where the reply is
-        too long, compressed or a redirect.
+        too long, compressed, a redirect or a switch of protocols.
         """
         reply = await self._http.send(call.method, self._url(call), self._headers(call), call.body)
-        _refuse_redirect(reply.status)
+        _refuse_unusable(reply.status)
         return replace(reply, headers=reply_headers(reply.headers))
 
     async def open_stream(self, call: Call) -> HttpStream:
         """The reply as soon as its head is there; close it. Its status may be an error's. Raises as ``ask`` does."""
         stream = await self._http.stream(call.method, self._url(call), self._headers(call), call.body)
         try:
-            _refuse_redirect(stream.status)
+            _refuse_unusable(stream.status)
         except UpstreamInvalid:
             await stream.close()
             raise
@@ -178,6 +178,8 @@ def _named_in_connection(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
     return frozenset(token.strip().lower() for value in values for token in value.split(","))
 
 
-def _refuse_redirect(status: int) -> None:
+def _refuse_unusable(status: int) -> None:
     if 300 <= status < 400 and status != 304:
         raise UpstreamInvalid("the model server answered with a redirect, and none is followed; check its address")
+    if not 200 <= status < 600:
+        raise UpstreamInvalid(f"the model server answered with status {status}, which is not a reply")

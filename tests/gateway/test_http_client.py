@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 
 from gateway.errors import GatewayError, Overloaded, UpstreamInvalid, UpstreamTimeout, UpstreamUnreachable
 from gateway.http_client import CircuitBreaker, HttpClient, Limits, Timeouts
@@ -15,6 +16,13 @@ from tests.fakes import CLOSE, CUT, HANG, Pause, Script, ScriptedUpstream, cut, 
 from tests.transcripts import DONE, chat_stream, rechunk
 
 URL = "/chat/completions"
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Both loops: the gateway runs on uvloop, whose sockets report faults in other words."""
+    policy: asyncio.AbstractEventLoopPolicy = request.param()
+    return policy
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from gateway.errors import UnknownRoute, UpstreamInvalid, UpstreamUnreachable
 from gateway.http_client import HttpClient
 from gateway.settings import UpstreamSettings
 from gateway.upstream import Call, Upstream, reply_headers, request_headers
-from tests.fakes import HANG, Script, ScriptedUpstream, cut, error, redirect, stream, whole
+from tests.fakes import HANG, Script, ScriptedUpstream, cut, error, raw, redirect, stream, whole
 from tests.transcripts import chat_completion, chat_stream
 
 PATH = "/chat/completions"
@@ -223,6 +223,14 @@ async def test_redirects_are_refused_and_their_connection_given_back(status: int
             with pytest.raises(UpstreamInvalid, match="redirect"):
                 await upstream.open_stream(call())
     assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("status", [101, 999])
+async def test_a_status_that_no_reply_has_is_refused(status: int):
+    head = f"HTTP/1.1 {status} Odd\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n".encode()
+    async with model(raw(head)) as (upstream, _):
+        with pytest.raises(UpstreamInvalid, match=str(status)):
+            await upstream.open_stream(call())
 
 
 async def test_a_stream_arrives_with_clean_headers_and_every_byte():

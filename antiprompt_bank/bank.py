@@ -184,7 +184,8 @@ class Bank:
             for record, live in zip(self.records, deciding, strict=True)
             if live and record.expires_at is not None
         ]
-        return Shelves(self.records, self.rows, self.vectors, deciding), min(expiring, default=None)
+        shelves = Shelves(self.records, self.rows, self.vectors, self.calibration.background, deciding)
+        return shelves, min(expiring, default=None)
 
 
 class _Vectors:
@@ -215,6 +216,8 @@ def _check(
         raise BankCorrupt(
             f"vectors are {vectors.dtype} {vectors.shape}, not float32 {(len(rows.record), encoder.dimensions)}"
         )
+    if len(calibration.background) != len(vectors):
+        raise BankCorrupt(f"the calibration knows {len(calibration.background)} rows, but there are {len(vectors)}")
     if len(rows.pair) != len(rows.record) or (
         len(rows.record) and not 0 <= rows.record.min() <= rows.record.max() < records
     ):

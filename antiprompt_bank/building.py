@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.bank import WINDOW_TOKENS, Bank
-from antiprompt_bank.calibration import Calibration, Curve, fit_curve
+from antiprompt_bank.calibration import Calibration, Curve, backgrounds, fit_curve
 from antiprompt_bank.encoder import Encoder
-from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation
+from antiprompt_bank.hazards import HAZARDS
+from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation, shelf_of
 from antiprompt_bank.records import Antiprompt
 from antiprompt_bank.views import View
 from antiprompt_bank.windows import windows
@@ -40,11 +42,26 @@ def build_bank(
     moment = (created_at or datetime.now(UTC)).astimezone(UTC)
     kept = list({record.id: record for record in reversed(records)}.values())[::-1]
     rows, vectors = _encode(kept, encoder, progress)
+    made = _Material(
+        kept, rows, vectors, _families(kept), np.array([record.live_at(moment) for record in kept], dtype=bool)
+    )
+    background = backgrounds(vectors, shelf_of(kept, rows), made.families[rows.record], _hazards(kept)[rows.record])
+    shelves = Shelves(kept, rows, vectors, background, made.deciding)
+    curves = {situation: _fit(situation, made, shelves) for situation in SITUATIONS}
     version = _version(kept, vectors, encoder.id, moment)
-    deciding = np.array([record.live_at(moment) for record in kept], dtype=bool)
-    curves = {situation: _fit(situation, kept, rows, vectors, deciding) for situation in SITUATIONS}
-    calibration = Calibration(version, encoder.id, curves)
+    calibration = Calibration(version, encoder.id, curves, background)
     return Bank(version=version, encoder=encoder, records=kept, rows=rows, vectors=vectors, calibration=calibration)
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    """What a calibration is fitted on; ``families`` and ``deciding`` have the length of the records."""
+
+    records: Sequence[Antiprompt]
+    rows: Rows
+    vectors: NDArray[np.float32]
+    families: NDArray[np.int64]
+    deciding: NDArray[np.bool_]
 
 
 def _encode(
@@ -74,38 +91,32 @@ def _encode(
     return Rows(np.array(owner, dtype=np.int32), np.array(is_pair, dtype=bool)), vectors
 
 
-def _fit(
-    situation: Situation,
-    records: Sequence[Antiprompt],
-    rows: Rows,
-    vectors: NDArray[np.float32],
-    deciding: NDArray[np.bool_],
-) -> Curve:
+def _fit(situation: Situation, made: _Material, shelves: Shelves) -> Curve:
     """Score the exemplars of one situation against the bank without their own families, and fit a curve to that."""
-    alone, pair = _queries(situation, records, rows, deciding)
+    alone, pair = _queries(situation, made)
     if not len(alone):
         return Curve()
-    kin = _families(records)
-    largest = int(np.bincount(kin).max())
-    shelves = Shelves(records, rows, vectors, deciding)
-    found = shelves.find(situation, vectors[alone], vectors[pair], count=min(NEIGHBOURS + largest, len(records)))
-    owner = rows.record[alone].astype(np.int64)
-    harmful, benign = (side.best(NEIGHBOURS, without=(kin[side.record] == kin[owner][:, None])) for side in found)
-    is_harmful = np.array([records[at].harmful for at in owner], dtype=bool)
-    is_everyday = np.array([not records[at].harmful and records[at].hazard is None for at in owner], dtype=bool)
+    owner = made.rows.record[alone].astype(np.int64)
+    # So many more are looked up that enough are left when the family is taken away.
+    largest = int(np.bincount(made.families[made.rows.record]).max())
+    found = shelves.find(situation, made.vectors[alone], made.vectors[pair], count=NEIGHBOURS + largest)
+    harmful, benign = (
+        side.best(NEIGHBOURS, without=made.families[side.record] == made.families[owner][:, None]) for side in found
+    )
+    is_harmful = np.array([made.records[at].harmful for at in owner], dtype=bool)
+    is_everyday = np.array([made.records[at].hazard is None for at in owner], dtype=bool)
     return fit_curve(harmful, benign, is_harmful=is_harmful, is_everyday=is_everyday)
 
 
-def _queries(
-    situation: Situation, records: Sequence[Antiprompt], rows: Rows, deciding: NDArray[np.bool_]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _queries(situation: Situation, made: _Material) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows that stand for a text of this situation: alone, and the same ones as pairs."""
     side = "request" if situation == "request" else "response"
-    of_side = np.array([record.side == side for record in records], dtype=bool)
-    has_prompt = np.array([record.prompt is not None for record in records], dtype=bool)
-    wanted = of_side & deciding & (has_prompt if situation == "response_with_prompt" else True)
-    alone = np.flatnonzero(wanted[rows.record] & ~rows.pair)
-    pair = np.flatnonzero(wanted[rows.record] & rows.pair) if situation == "response_with_prompt" else alone
+    paired = situation == "response_with_prompt"
+    wanted = made.deciding & np.array(
+        [record.side == side and (record.prompt is not None or not paired) for record in made.records], dtype=bool
+    )
+    alone = np.flatnonzero(wanted[made.rows.record] & ~made.rows.pair)
+    pair = np.flatnonzero(wanted[made.rows.record] & made.rows.pair) if paired else alone
     if len(alone) > _MOST_FITTED:
         some = np.sort(np.random.default_rng(0).choice(len(alone), _MOST_FITTED, replace=False))
         alone, pair = alone[some], pair[some]
@@ -129,6 +140,11 @@ def _families(records: Sequence[Antiprompt]) -> NDArray[np.int64]:
         if record.family is not None:
             parent[root(at)] = root(first_of_family.setdefault(record.family, at))
     return np.array([root(at) for at in range(len(records))], dtype=np.int64)
+
+
+def _hazards(records: Sequence[Antiprompt]) -> NDArray[np.int64]:
+    number = {slug: at for at, slug in enumerate(HAZARDS)}
+    return np.array([number.get(record.hazard or "", -1) for record in records], dtype=np.int64)
 
 
 def _version(records: Sequence[Antiprompt], vectors: NDArray[np.float32], encoder_id: str, moment: datetime) -> str:

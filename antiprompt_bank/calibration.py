@@ -1,12 +1,12 @@
 """Calibration: from neighbours to a risk in [0, 1] that means the same on every bank.
 
-A curve is a logistic regression on how near the harmful and the benign exemplars are. It is fitted on the bank's own
-exemplars, each scored with its whole family (twin and variants) left out, which is how near an unseen text would be.
-The line is then moved and stretched so that its values can be used in a policy:
+A curve is a logistic regression on how close the harmful and the benign exemplars are on average. It is fitted on the
+bank's own exemplars, each scored with its whole family (twin and variants) left out, which is how close an unseen text
+would be. The line is then moved and stretched so that its values can be used in a policy:
 
-* risk 0.5: 5 % of the harmless look-alikes and 1 % of the everyday exemplars would pass it. Look-alikes are far harder
-  than what people write on most days; measured on everyday prompts this is 1 % or less.
-* risk 0.9: 1 % of the look-alikes and 0.2 % of the everyday exemplars.
+* risk 0.5: 15 % of the harmless look-alikes and 1 % of the everyday exemplars pass it. Look-alikes are far harder than
+  what people write on most days: on everyday prompts this is less than 1 %.
+* risk 0.9: 4 % of the look-alikes and 0.2 % of the everyday exemplars.
 
 A calibration belongs to one bank version and one encoder, since both move every similarity.
 """
@@ -20,74 +20,103 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.neighbours import Neighbours, Situation
+from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Neighbours, Shelf, Situation
 
-FEATURES: Final = ("harmful, best 4", "harmful, best 8", "benign, best 4", "benign, best 8")
-"""What a curve weighs: the mean similarity of the nearest exemplars. Means, because the single nearest one moves with
-every row that is added; what one exemplar must do alone is the business of its radius (see ``scoring``)."""
-
-_HARMFUL_FEATURES: Final = 2
 _RIDGE: Final = 1.0
 _FEWEST: Final = 24
-_LOGIT_HIGH: Final = float(np.log(0.9 / 0.1))
+_MEDIUM: Final = 0.5
+_HIGH: Final = 0.9
+_PASSING: Final = {_MEDIUM: (0.15, 0.01), _HIGH: (0.04, 0.002)}
+"""For each risk, the shares of look-alikes and of everyday exemplars that may pass it."""
+
+_UNRELATED: Final = 8
+_MOST_COMPARED: Final = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Risk of one situation: ``sigmoid(weights . features + bias)``, zero where ``fitted_on`` is.
+    """Risk of one situation: ``sigmoid(harmful * h - benign * b + bias)``, zero where nothing could be fitted.
 
-    ``fitted_on`` counts the exemplars; with fewer than 24 of either label nothing is fitted, and only near-verbatim
-    matches count. ``recall`` is the share of harmful exemplars, their families left out, at risk 0.5 and 0.9.
+    h and b are the mean closeness of the ``neighbours`` closest harmful and benign exemplars: a mean over many,
+    because the single closest one moves with every row that is added. (What one exemplar must do alone is the business
+    of its radius, see ``scoring``.) ``harmful >= benign >= 0``: going away from everything lowers the risk.
+
+    ``fitted_on`` counts the windows of exemplars; with fewer than 24 of either label nothing is fitted, and only
+    near-verbatim matches count. ``recall`` is the share of harmful exemplars, their families left out, at risk 0.5 and
+    0.9.
     """
 
-    weights: tuple[float, ...] = (0.0,) * len(FEATURES)
+    harmful: float = 0.0
+    benign: float = 0.0
     bias: float = 0.0
+    neighbours: int = NEIGHBOURS
     fitted_on: int = 0
     recall: tuple[float, float] = (0.0, 0.0)
 
     def risk(self, harmful: Neighbours, benign: Neighbours) -> NDArray[np.float64]:
         """``(n,)`` risks of n windows."""
         if not self.fitted_on:
-            return np.zeros(len(harmful.similarity))
-        return _sigmoid(_features(harmful, benign) @ np.array(self.weights) + self.bias)
+            return np.zeros(len(harmful.closeness))
+        near_harm, near_good = _means(harmful, benign, self.neighbours)
+        return _sigmoid(self.harmful * near_harm - self.benign * near_good + self.bias)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The curves of a bank, one for each situation, and what they belong to."""
+    """The curves of a bank, one for each situation, the background of each of its rows, and what they belong to."""
 
     bank: str
     encoder: str
     curves: Mapping[Situation, Curve]
+    background: NDArray[np.float64]
 
     def to_json(self) -> dict[str, Any]:
         return {
             "bank": self.bank,
             "encoder": self.encoder,
-            "features": list(FEATURES),
-            "risk_0.5": "5 % of look-alikes, 1 % of everyday exemplars, their families left out",
-            "risk_0.9": "1 % of look-alikes, 0.2 % of everyday exemplars, their families left out",
+            "passing": {
+                f"risk {risk}": {"look-alikes": lookalikes, "everyday": everyday}
+                for risk, (lookalikes, everyday) in _PASSING.items()
+            },
             "curves": {situation: asdict(curve) for situation, curve in self.curves.items()},
+            "background": self.background.tolist(),
         }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Calibration:
         """Raises ``ValueError`` when the row is not a calibration of this form."""
         try:
-            if row["features"] != list(FEATURES):
-                raise ValueError(f"features are {row['features']}, not {list(FEATURES)}")
             curves = {
-                situation: Curve(
-                    weights=tuple(float(weight) for weight in curve["weights"]),
-                    bias=float(curve["bias"]),
-                    fitted_on=int(curve["fitted_on"]),
-                    recall=(float(curve["recall"][0]), float(curve["recall"][1])),
-                )
-                for situation, curve in row["curves"].items()
+                situation: Curve(**{**row["curves"][situation], "recall": tuple(row["curves"][situation]["recall"])})
+                for situation in SITUATIONS
             }
-            return cls(str(row["bank"]), str(row["encoder"]), curves)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            background = np.array(row["background"], dtype=np.float64)
+            return cls(str(row["bank"]), str(row["encoder"]), curves, background)
+        except (KeyError, TypeError) as error:
             raise ValueError(f"not a calibration: {error!r}") from error
+
+
+def backgrounds(
+    vectors: NDArray[np.float32], shelves: list[Shelf], families: NDArray[np.int64], hazards: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """``(n,)`` similarities of n rows to texts they have nothing to do with: the mean of the eight most similar ones.
+
+    Nothing to do with: of another family and another hazard (numbers; -1 for none), on the same shelf. Compared with
+    at most 4,000 rows of a shelf. Rounded to 4 digits, so that a bank read back scores the same.
+    """
+    found = np.zeros(len(vectors))
+    on_shelf = np.array(shelves)
+    for shelf in sorted(set(shelves)):
+        rows = np.flatnonzero(on_shelf == shelf)
+        others = _sample(rows, _MOST_COMPARED)
+        for start in range(0, len(rows), 512):
+            these = rows[start : start + 512]
+            similarity = vectors[these] @ vectors[others].T
+            related = families[these][:, None] == families[others][None, :]
+            related |= (hazards[these][:, None] == hazards[others][None, :]) & (hazards[these][:, None] >= 0)
+            unrelated = -np.partition(np.where(related, 0.0, -similarity), min(_UNRELATED, len(others)) - 1, axis=1)
+            found[these] = unrelated[:, :_UNRELATED].mean(axis=1)
+    return np.clip(found, 0.0, 0.95).round(4)
 
 
 def fit_curve(
@@ -97,57 +126,59 @@ def fit_curve(
 
     ``is_harmful`` and ``is_everyday`` are ``(n,)``; everyday exemplars are benign ones that resemble no hazard.
     """
-    counts = int(is_harmful.sum()), int((~is_harmful).sum())
-    if min(counts) < _FEWEST:
+    fewest = min(int(is_harmful.sum()), int((~is_harmful).sum()))
+    if fewest < _FEWEST:
         return Curve()
-    features = _features(harmful, benign)
-    weights = _logistic(features, is_harmful)
-    if not weights.any():
-        return Curve()
-    line = features @ weights
+    neighbours = min(max(fewest // 10, 4), NEIGHBOURS)
+    means = np.column_stack(_means(harmful, benign, neighbours))
+    weights = _logistic(means, is_harmful)
+    line = means @ weights
     lookalikes, everyday = line[~is_harmful & ~is_everyday], line[is_everyday]
-    middle = _highest_quantile((lookalikes, 0.95), (everyday, 0.99))
-    high = max(_highest_quantile((lookalikes, 0.99), (everyday, 0.998)), middle + 1e-3)
-    stretch = _LOGIT_HIGH / (high - middle)
+    medium, high = (
+        _highest_quantile((lookalikes, 1 - of_lookalikes), (everyday, 1 - of_everyday))
+        for of_lookalikes, of_everyday in (_PASSING[_MEDIUM], _PASSING[_HIGH])
+    )
+    if weights[0] <= 0 or medium >= high:  # harm is no closer to harm than anything else is
+        return Curve()
+    stretch = float(np.log(_HIGH / (1 - _HIGH))) / (high - medium)
     found = line[is_harmful]
     return Curve(
-        weights=tuple((weights * stretch).tolist()),
-        bias=-middle * stretch,
-        fitted_on=len(features),
-        recall=(float(np.mean(found >= middle)), float(np.mean(found >= high))),
+        harmful=float(weights[0] * stretch),
+        benign=float(-weights[1] * stretch),
+        bias=-medium * stretch,
+        neighbours=neighbours,
+        fitted_on=len(line),
+        recall=(float(np.mean(found >= medium)), float(np.mean(found >= high))),
     )
 
 
-def _features(harmful: Neighbours, benign: Neighbours) -> NDArray[np.float64]:
-    parts = [_mean_of_best(side.similarity, count) for side in (harmful, benign) for count in (4, 8)]
-    return np.stack(parts, axis=1)
+def _means(harmful: Neighbours, benign: Neighbours, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return harmful.closeness[:, :count].mean(axis=1), benign.closeness[:, :count].mean(axis=1)
 
 
-def _mean_of_best(similarity: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    # Missing neighbours have similarity -1: a bank with fewer than ``count`` rows is far from everything.
-    best: NDArray[np.float64] = similarity[:, :count].mean(axis=1)
-    return best
+def _sample(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
 
 def _highest_quantile(*parts: tuple[NDArray[np.float64], float]) -> float:
     return max(float(np.quantile(values, share)) for values, share in parts if len(values))
 
 
-def _logistic(features: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Weights of a ridge logistic regression with both classes of equal weight, fitted by Newton's method.
+def _logistic(means: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Two weights of a ridge logistic regression with both classes of equal weight, fitted by Newton's method.
 
-    A weight whose sign would be absurd (being near harm lowers the risk) is set to zero and the rest fitted again.
+    Nearness to the benign may not raise the risk, nor count for more than nearness to harm (or a text far from both
+    would be risky): where the fit says otherwise, the one alone or the plain difference is fitted in its place.
     """
-    expected = np.where(np.arange(features.shape[1]) < _HARMFUL_FEATURES, 1.0, -1.0)
-    kept = np.ones(features.shape[1], dtype=bool)
-    while kept.any():
-        weights = np.zeros(features.shape[1])
-        weights[kept] = _newton(features[:, kept], positive)
-        absurd = weights * expected < 0
-        if not absurd.any():
-            return weights
-        kept &= ~absurd
-    return np.zeros(features.shape[1])
+    weights = _newton(means, positive)
+    if weights[1] > 0:
+        return np.array([float(_newton(means[:, :1], positive)[0]), 0.0])
+    if weights[0] < -weights[1]:
+        difference = float(_newton(means[:, :1] - means[:, 1:], positive)[0])
+        return np.array([difference, -difference])
+    return weights
 
 
 def _newton(features: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -1,10 +1,16 @@
-"""The exemplars nearest to a text, each compared in the form in which it was stored."""
+"""The exemplars nearest to a text, each compared in the form in which it was stored.
+
+How near is near differs by place: an English encoder puts all Hindi side by side (cosine 0.8 between unrelated texts),
+and English questions 0.3 apart. So each stored vector carries its *background*, the similarity it has to unrelated
+texts anyway, and neighbours are ranked by closeness: 0 at the background, 1 for the same vector. (The idea of local
+scaling, as in CSLS, Conneau et al. 2017, arXiv 1710.04087, on the stored side only.)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +23,17 @@ Situation = Literal["request", "response", "response_with_prompt"]
 
 SITUATIONS: Final[tuple[Situation, ...]] = ("request", "response", "response_with_prompt")
 
-NEIGHBOURS: Final = 16
+NEIGHBOURS: Final = 32
 """Harmful and benign exemplars that are looked up for each window."""
 
-_Form = Literal["alone", "pair"]
-_Shelf = Literal["request", "answer", "answer_of_pair", "pair"]
+FARTHEST: Final = -0.5
+"""The least closeness: what is farther than that from an exemplar says no more about a text."""
 
-_COMPARED: Final[dict[Situation, tuple[tuple[_Form, _Shelf], ...]]] = {
+_Form = Literal["alone", "pair"]
+Shelf = Literal["request", "answer", "answer_of_pair", "pair"]
+"""Rows that are searched together: requests; answers without a prompt; answers with one, alone and as pairs."""
+
+_COMPARED: Final[dict[Situation, tuple[tuple[_Form, Shelf], ...]]] = {
     "request": (("alone", "request"),),
     "response": (("alone", "answer"), ("alone", "answer_of_pair")),
     # An exemplar that knows its prompt is only ever compared as a pair here: the same words can be a fair answer to
@@ -46,44 +56,56 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """For each window its nearest exemplars, best first, each record once.
+    """For each window its nearest exemplars, closest first, each record once.
 
-    ``similarity`` is ``(n, k)`` float64, ``record`` ``(n, k)`` with positions in the bank's records. Where there are
-    fewer, ``record`` is -1 and ``similarity`` -1.
+    All are ``(n, k)``: ``closeness`` in [-0.5, 1], ``similarity`` (cosine), ``record`` (positions in the bank's
+    records). Where there are fewer than k, ``record`` is -1, ``closeness`` -0.5 and ``similarity`` -1.
     """
 
+    closeness: NDArray[np.float64]
     similarity: NDArray[np.float64]
     record: NDArray[np.int64]
 
     def best(self, count: int, *, without: NDArray[np.bool_] | None = None) -> Neighbours:
-        """The ``count`` best, each record once, those marked in ``without`` ``(n, k)`` left out."""
+        """The ``count`` closest, each record once, those marked in ``without`` ``(n, k)`` left out."""
         record = self.record if without is None else np.where(without, -1, self.record)
-        order = np.argsort(np.where(record < 0, np.inf, -self.similarity), axis=1, kind="stable")
-        record = np.take_along_axis(record, order, axis=1)
-        similarity = np.take_along_axis(self.similarity, order, axis=1)
+        order = np.argsort(np.where(record < 0, np.inf, -self.closeness), axis=1, kind="stable")
+        record, closeness, similarity = (
+            np.take_along_axis(part, order, axis=1) for part in (record, self.closeness, self.similarity)
+        )
         if _repeats(record):
-            twice = np.tril(record[:, :, None] == record[:, None, :], k=-1).any(axis=2) & (record >= 0)
-            return Neighbours(similarity, np.where(twice, -1, record)).best(count)
-        record, similarity = record[:, :count], similarity[:, :count]
-        return Neighbours(np.where(record < 0, -1.0, similarity), record)
+            twice = np.tril(record[:, :, None] == record[:, None, :], k=-1).any(axis=2)
+            return Neighbours(closeness, similarity, record).best(count, without=twice)
+        missing = record < 0
+        return Neighbours(
+            _exactly(count, np.where(missing, FARTHEST, closeness), FARTHEST),
+            _exactly(count, np.where(missing, -1.0, similarity), -1.0),
+            _exactly(count, record, -1),
+        )
 
 
 class Shelves:
     """The rows that decide, sorted by what they are compared with, harmful and benign apart.
 
-    ``vectors`` is ``(n, d)``; ``deciding`` ``(len(records),)`` says which records take part.
+    ``vectors`` is ``(n, d)``; ``background`` ``(n,)``; ``deciding`` ``(len(records),)`` says which records take part.
     """
 
     def __init__(
-        self, records: Sequence[Antiprompt], rows: Rows, vectors: NDArray[np.float32], deciding: NDArray[np.bool_]
+        self,
+        records: Sequence[Antiprompt],
+        rows: Rows,
+        vectors: NDArray[np.float32],
+        background: NDArray[np.float64],
+        deciding: NDArray[np.bool_],
     ) -> None:
-        self._shelves: dict[tuple[_Shelf, bool], tuple[Index, NDArray[np.int64]]] = {}
-        places: dict[tuple[_Shelf, bool], list[int]] = {}
-        for row, (at, pair) in enumerate(zip(rows.record.tolist(), rows.pair.tolist(), strict=True)):
+        places: dict[tuple[Shelf, bool], list[int]] = {}
+        for row, shelf in enumerate(shelf_of(records, rows)):
+            at = int(rows.record[row])
             if deciding[at]:
-                places.setdefault((_shelf(records[at], pair), records[at].harmful), []).append(row)
-        for key, on_shelf in places.items():
-            self._shelves[key] = Index(vectors[on_shelf]), rows.record[on_shelf].astype(np.int64)
+                places.setdefault((shelf, records[at].harmful), []).append(row)
+        self._shelves = {
+            key: _Ranked(vectors[on], background[on], rows.record[on].astype(np.int64)) for key, on in places.items()
+        }
 
     def find(
         self,
@@ -94,34 +116,71 @@ class Shelves:
         count: int = NEIGHBOURS,
     ) -> tuple[Neighbours, Neighbours]:
         """The harmful and the benign neighbours of ``(m, d)`` windows; ``pair`` goes with ``response_with_prompt``."""
-        vectors = {"alone": alone, "pair": pair if pair is not None else alone}
-        found: list[Neighbours] = []
-        for harmful in (True, False):
-            parts = [self._search(shelf, harmful, vectors[form], count) for form, shelf in _COMPARED[situation]]
-            merged = Neighbours(
-                np.concatenate([part.similarity for part in parts], axis=1),
-                np.concatenate([part.record for part in parts], axis=1),
+        vectors = {"alone": alone, "pair": alone if pair is None else pair}
+        harmful, benign = (
+            _joined([self._search(shelf, label, vectors[form], count) for form, shelf in _COMPARED[situation]]).best(
+                count
             )
-            found.append(merged.best(count))
-        return found[0], found[1]
+            for label in (True, False)
+        )
+        return harmful, benign
 
-    def _search(self, shelf: _Shelf, harmful: bool, queries: NDArray[np.float32], count: int) -> Neighbours:
-        if (shelf, harmful) not in self._shelves:
-            shape = (len(queries), count)
-            return Neighbours(np.full(shape, -1.0), np.full(shape, -1, dtype=np.int64))
-        index, record = self._shelves[shelf, harmful]
-        similarity, row = index.search(queries, count)
-        return Neighbours(np.where(row < 0, -1.0, similarity.astype(np.float64)), np.where(row < 0, -1, record[row]))
-
-
-def _repeats(record: NDArray[np.int64]) -> bool:
-    ordered = np.sort(record, axis=1)
-    return bool(np.any((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)))
+    def _search(self, shelf: Shelf, harmful: bool, queries: NDArray[np.float32], count: int) -> Neighbours:
+        if (shelf, harmful) in self._shelves:
+            return self._shelves[shelf, harmful].search(queries, count)
+        shape = (len(queries), 0)
+        return Neighbours(np.empty(shape), np.empty(shape), np.empty(shape, dtype=np.int64))
 
 
-def _shelf(record: Antiprompt, pair: bool) -> _Shelf:
+class _Ranked:
+    """Rows ranked by closeness, which is linear in the similarity: ``(s - b) / (1 - b) = s * a - b * a``.
+
+    So one more dimension (``-b * a``, against a constant 1 in the query) lets an inner product be the closeness.
+    """
+
+    def __init__(
+        self, vectors: NDArray[np.float32], background: NDArray[np.float64], record: NDArray[np.int64]
+    ) -> None:
+        scale = 1 / (1 - background)
+        self._index = Index(np.column_stack([vectors * scale[:, None], -background * scale]).astype(np.float32))
+        self._background = background
+        self._record = record
+
+    def search(self, queries: NDArray[np.float32], count: int) -> Neighbours:
+        ones = np.ones((len(queries), 1), dtype=np.float32)
+        found, row = self._index.search(np.column_stack([queries, ones]), min(count, len(self._index)))
+        closeness = found.astype(np.float64)
+        background = self._background[row]
+        similarity = np.clip(closeness * (1 - background) + background, -1.0, 1.0)
+        return Neighbours(np.clip(closeness, FARTHEST, 1.0), similarity, self._record[row])
+
+
+def shelf_of(records: Sequence[Antiprompt], rows: Rows) -> list[Shelf]:
+    """The shelf of each row."""
+    return [_shelf(records[at], pair) for at, pair in zip(rows.record.tolist(), rows.pair.tolist(), strict=True)]
+
+
+def _shelf(record: Antiprompt, pair: bool) -> Shelf:
     if record.side == "request":
         return "request"
     if pair:
         return "pair"
     return "answer" if record.prompt is None else "answer_of_pair"
+
+
+def _joined(parts: Sequence[Neighbours]) -> Neighbours:
+    return Neighbours(
+        np.concatenate([part.closeness for part in parts], axis=1),
+        np.concatenate([part.similarity for part in parts], axis=1),
+        np.concatenate([part.record for part in parts], axis=1),
+    )
+
+
+def _exactly(count: int, part: NDArray[Any], missing: float) -> NDArray[Any]:
+    short = max(0, count - part.shape[1])
+    return np.pad(part[:, :count], ((0, 0), (0, short)), constant_values=missing) if short else part[:, :count]
+
+
+def _repeats(record: NDArray[np.int64]) -> bool:
+    ordered = np.sort(record, axis=1)
+    return bool(np.any((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)))

@@ -8,7 +8,8 @@ Risk comes from two sources, and the larger counts:
   it is in the bank, however little one row moves a mean. A benign exemplar has the same right: what nearly repeats it
   passes, unless a harmful one is as near.
 
-A text that is far from everything is unknown, not risky: below ``_KNOWN`` its risk fades to nothing.
+A text that is far from everything is unknown, not risky: risk fades to nothing where no harmful exemplar is nearer
+than unrelated texts are.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from antiprompt_bank.calibration import Curve
 from antiprompt_bank.neighbours import Neighbours
 from antiprompt_bank.records import Antiprompt
 
-RADIUS: Final = 0.92
-"""Similarity from which a text can count as a repetition of an exemplar."""
+RADIUS: Final = 0.88
+"""Closeness from which a text can count as a repetition of an exemplar; a cosine of 0.92 for an English one."""
 
 REPETITION_RISK: Final = 0.95
 """The least risk of a text that nearly repeats a harmful exemplar."""
@@ -36,12 +37,11 @@ _CLEARED_RISK: Final = 0.05
 _CLOSER: Final = 0.5
 """A repetition is at most this share as far from its exemplar as from the nearest one of the other label."""
 
-_UNKNOWN: Final = 0.2
-_KNOWN: Final = 0.35
-"""Similarities to the nearest harmful exemplar between which risk fades in."""
+_KNOWN: Final = 0.1
+"""Closeness of the closest harmful exemplar from which the curve counts in full."""
 
-_HAZARD_WIDTH: Final = 0.05
-"""How fast a harmful neighbour loses its say about the hazard: by e for each 0.05 of similarity below the best."""
+_HAZARD_WIDTH: Final = 0.07
+"""How fast a harmful neighbour loses its say about the hazard: by e for each 0.07 of closeness below the best."""
 
 _LEAST_RISK: Final = 0.001
 _SHOWN: Final = 4
@@ -123,21 +123,22 @@ def score_of(risks: NDArray[np.float64], slugs: Sequence[str]) -> tuple[float, s
 
 
 def _whole_risk(harmful: Neighbours, benign: Neighbours, curve: Curve) -> NDArray[np.float64]:
-    to_harm, to_good = harmful.similarity[:, 0], benign.similarity[:, 0]
-    known = np.clip((to_harm - _UNKNOWN) / (_KNOWN - _UNKNOWN), 0.0, 1.0)
-    risk = curve.risk(harmful, benign) * known
-    repeated = REPETITION_RISK + (1 - REPETITION_RISK) * np.clip((to_harm - RADIUS) / (1 - RADIUS), 0.0, 1.0)
-    risk = np.where(_repeats(to_harm, to_good), np.maximum(risk, repeated), risk)
-    return np.where(_repeats(to_good, to_harm), np.minimum(risk, _CLEARED_RISK), risk)
+    risk = curve.risk(harmful, benign) * np.clip(harmful.closeness[:, 0] / _KNOWN, 0.0, 1.0)
+    beyond = np.clip((harmful.closeness[:, 0] - RADIUS) / (1 - RADIUS), 0.0, 1.0)
+    repeated = REPETITION_RISK + (1 - REPETITION_RISK) * beyond
+    risk = np.where(_repeats(harmful, benign), np.maximum(risk, repeated), risk)
+    return np.where(_repeats(benign, harmful), np.minimum(risk, _CLEARED_RISK), risk)
 
 
-def _repeats(to_this: NDArray[np.float64], to_other: NDArray[np.float64]) -> NDArray[np.bool_]:
-    near: NDArray[np.bool_] = (to_this >= RADIUS) & (to_this > to_other)
-    return near & ((1 - to_this) <= _CLOSER * (1 - to_other))
+def _repeats(these: Neighbours, others: Neighbours) -> NDArray[np.bool_]:
+    """``(n,)``: whether a window nearly repeats one of these exemplars, and none of the others as nearly."""
+    near, other = these.similarity.max(axis=1), others.similarity.max(axis=1)
+    closer: NDArray[np.bool_] = (near > other) & ((1 - near) <= _CLOSER * (1 - other))
+    return closer & (these.closeness[:, 0] >= RADIUS)
 
 
 def _hazard_shares(harmful: Neighbours, hazards: HazardTable) -> NDArray[np.float64]:
-    weight = np.exp((harmful.similarity - harmful.similarity[:, :1]) / _HAZARD_WIDTH) * (harmful.record >= 0)
+    weight = np.exp((harmful.closeness - harmful.closeness[:, :1]) / _HAZARD_WIDTH) * (harmful.record >= 0)
     hazard = hazards.of_record[harmful.record]
     shares = np.zeros((len(weight), len(hazards.slugs)))
     window = np.broadcast_to(np.arange(len(weight))[:, None], weight.shape)

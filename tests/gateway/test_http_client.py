@@ -18,13 +18,6 @@ from tests.transcripts import DONE, chat_stream, rechunk
 URL = "/chat/completions"
 
 
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Both loops: the gateway runs on uvloop, whose sockets report faults in other words."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
 @asynccontextmanager
 async def talking(*answers: Script, **settings: float) -> AsyncIterator[tuple[HttpClient, ScriptedUpstream]]:
     """A client and a server that answers ``URL`` with these scripts."""
@@ -200,43 +193,52 @@ async def test_every_outcome_gives_its_connection_back(answer: Script):
 # Faults: what the caller is told, and that nothing is sent twice.
 
 
-@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (cut(), UpstreamUnreachable),
-        (raw(CLOSE), UpstreamUnreachable),
-        (hang(), UpstreamTimeout),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", CLOSE), UpstreamUnreachable),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", Pause(), CUT), UpstreamUnreachable),
-        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", HANG), UpstreamTimeout),
-        (stream(b"abc", CLOSE), UpstreamUnreachable),
-        (raw(b"no HTTP at all\r\n\r\n"), UpstreamInvalid),
-        (raw(b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 20_000 + b"\r\n\r\n"), UpstreamInvalid),
-        (raw(b"HTTP/1.1 200 OK\r\n" + b"X-A: 1\r\n" * 1000 + b"\r\n"), UpstreamInvalid),
-    ],
-    ids=[
-        "reset",
-        "closed",
-        "silence",
-        "short",
-        "short and reset",
-        "stalled",
-        "no last chunk",
-        "garbage",
-        "long",
-        "many",
-    ],
-)
-async def test_a_fault_after_sending_is_told_and_nothing_is_sent_twice(
-    method: str, answer: Script, expected: type[GatewayError]
-):
+FAULTS = [
+    (cut(), UpstreamUnreachable),
+    (raw(CLOSE), UpstreamUnreachable),
+    (hang(), UpstreamTimeout),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", CLOSE), UpstreamUnreachable),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", Pause(), CUT), UpstreamUnreachable),
+    (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", HANG), UpstreamTimeout),
+    (stream(b"abc", CLOSE), UpstreamUnreachable),
+    (raw(b"no HTTP at all\r\n\r\n"), UpstreamInvalid),
+    (raw(b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 20_000 + b"\r\n\r\n"), UpstreamInvalid),
+    (raw(b"HTTP/1.1 200 OK\r\n" + b"X-A: 1\r\n" * 1000 + b"\r\n"), UpstreamInvalid),
+]
+FAULT_IDS = [
+    "reset",
+    "closed",
+    "silence",
+    "short",
+    "short and reset",
+    "stalled",
+    "no last chunk",
+    "garbage",
+    "long",
+    "many",
+]
+
+
+async def meet_fault(method: str, answer: Script, expected: type[GatewayError]) -> None:
     async with talking(whole({}), answer, read_timeout_s=0.1) as (client, upstream):
         await client.send(method, upstream.base_url + URL)  # so that the faulty one meets a kept connection
         with pytest.raises(expected) as caught:
             await client.send(method, upstream.base_url + URL)
         assert len(upstream.requests) == 2
         assert "127.0.0.1" not in caught.value.message
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+@pytest.mark.parametrize(("answer", "expected"), FAULTS, ids=FAULT_IDS)
+async def test_a_fault_after_sending_is_told_and_nothing_is_sent_twice(
+    method: str, answer: Script, expected: type[GatewayError]
+):
+    await meet_fault(method, answer, expected)
+
+
+@pytest.mark.parametrize(("answer", "expected"), FAULTS, ids=FAULT_IDS)
+def test_faults_are_told_the_same_on_the_loop_that_the_gateway_runs_on(answer: Script, expected: type[GatewayError]):
+    uvloop.run(meet_fault("GET", answer, expected))
 
 
 async def test_a_refused_connection_is_tried_again_and_then_told():

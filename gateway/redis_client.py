@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
+from urllib.parse import quote
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -33,6 +34,9 @@ from gateway.settings import RedisSettings
 from gateway.telemetry import logger
 
 log = logger()
+
+Field: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
+"""What the names and values of a hash or a stream entry may be."""
 
 PROBE_S = 0.2
 MIN_VERSION = (6, 2)
@@ -160,7 +164,8 @@ class RedisClient:
         with self.guard() as redis:
             info = await redis.info()
             try:
-                config = await redis.config_get("append*", "maxmemory-policy")
+                # Two calls, because Redis 6 takes one pattern; not all settings, because those hold passwords.
+                config = await redis.config_get("append*") | await redis.config_get("maxmemory-policy")
             except ResponseError:  # managed services forbid CONFIG
                 config = None
         return [*_check_server(info), *_check_config(config)]
@@ -195,7 +200,7 @@ class RedisClient:
                 raise
         else:
             self._tasks.append(asyncio.create_task(self.server.watch()))
-        return f"unix://{self.server.socket}"
+        return f"unix://{quote(str(self.server.socket))}"
 
     @property
     def _secret_path(self) -> Path:

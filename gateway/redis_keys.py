@@ -24,7 +24,7 @@ class Key:
 
 
 INSTALLATION_SECRET = Key(
-    "antiprompt:secret", "string", "Secret of this installation; keys the digests of texts and end users", "for ever"
+    "antiprompt:secret", "string", "Secret that keys the digests of texts and end users", "for ever"
 )
 CLIENT_KEY = Key("antiprompt:{keys}:key:%s", "hash", "One client key by its id; its secret only as a hash", "for ever")
 CLIENT_KEYS = Key("antiprompt:{keys}:ids", "set", "Ids of all client keys, revoked ones too", "for ever")
@@ -68,7 +68,7 @@ EXCHANGE_SIZES = Key(
 JUDGED = Key("antiprompt:judged:%s:%s", "string", "Tenant, digest of a text that was acted on -> action", "30 days")
 ISSUED = Key("antiprompt:issued:%s:%s", "string", "Tenant, id the upstream gave out to it -> 1", "30 days")
 
-RATE = Key("antiprompt:rate:%s:%s", "zset", "What is counted, of whom -> use within the window", "its window")
+RATE = Key("antiprompt:{rate:%s}:%s", "hash", "Of whom, what is counted -> use, this window and last", "2 windows")
 AUDIT = Key("antiprompt:audit", "stream", "What administrators did: erasures; numbers, no text", "newest 1,000,000")
 
 TABLE: tuple[Key, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Key))

@@ -10,7 +10,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import pytest
 from pydantic import SecretStr
@@ -58,6 +60,26 @@ class RealRedis:
             self.process.wait()
 
 
+class Part(Protocol):
+    """A part of the gateway that is started and closed."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+@asynccontextmanager
+async def running(part: P) -> AsyncIterator[P]:
+    """``part``, started, and closed again whatever happens."""
+    await part.start()
+    try:
+        yield part
+    finally:
+        await part.close()
+
+
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
     """A temporary folder whose path is short enough for a unix socket."""
@@ -95,7 +117,5 @@ def redis_url(_session_redis: RealRedis) -> str:
 @pytest.fixture
 async def redis_client(redis_url: str, tmp_path: Path) -> AsyncIterator[RedisClient]:
     """A started client of an empty redis-server."""
-    client = RedisClient(RedisSettings(url=SecretStr(redis_url)), tmp_path / "data")
-    await client.start()
-    yield client
-    await client.close()
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_url)), tmp_path / "data")) as client:
+        yield client

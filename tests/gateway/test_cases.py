@@ -13,7 +13,7 @@ from gateway.errors import NotFound, StateUnavailable
 from gateway.redis_client import RedisClient
 from gateway.redis_keys import CASE, CASE_RECENT, EXCHANGE, EXCHANGE_ORDER
 from gateway.settings import RedisSettings, RetentionSettings
-from tests.conftest import RealRedis
+from tests.conftest import RealRedis, running
 
 EXCHANGE_TEXT = Exchange((("system", "be brief"), ("user", "my question"), ("tool", "42")), ("my answer",))
 
@@ -144,27 +144,25 @@ async def test_a_full_buffer_drops_the_oldest_case_and_counts(store: CaseStore, 
 async def test_with_redis_away_texts_are_dropped_and_cases_wait(
     redis_server: RealRedis, tmp_path: Path, dropped: Counter[str]
 ) -> None:
-    redis = RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)
-    await redis.start()
-    store = CaseStore(redis, RetentionSettings(), on_dropped=lambda cause, n: dropped.update({cause: n}))
-    await store.start()
-    redis_server.kill()
-    early, late = case(), case()
-    store.record(early, EXCHANGE_TEXT)
-    await store.flush()
-    store.record(late, EXCHANGE_TEXT)
-    assert dropped == {"redis_away": 2}
-    assert await store.get(early.id, tenant="acme") == early
-    with pytest.raises(StateUnavailable):
-        await store.get("case_unknown", tenant="acme")
-    redis_server.start()
-    async with asyncio.timeout(10):
-        while store.buffered:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    assert {found.id for found in await store.recent()} == {early.id, late.id}
-    assert await store.exchange(late.id, tenant="acme") is None
-    await store.close()
-    await redis.close()
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)) as redis:
+        store = CaseStore(redis, RetentionSettings(), on_dropped=lambda cause, n: dropped.update({cause: n}))
+        await store.start()
+        redis_server.kill()
+        early, late = case(), case()
+        store.record(early, EXCHANGE_TEXT)
+        await store.flush()
+        store.record(late, EXCHANGE_TEXT)
+        assert dropped == {"redis_away": 2}
+        assert await store.get(early.id, tenant="acme") == early
+        with pytest.raises(StateUnavailable):
+            await store.get("case_unknown", tenant="acme")
+        redis_server.start()
+        async with asyncio.timeout(10):
+            while store.buffered:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert {found.id for found in await store.recent()} == {early.id, late.id}
+        assert await store.exchange(late.id, tenant="acme") is None
+        await store.close()
 
 
 async def test_an_end_user_is_erased_and_their_cases_stay(store: CaseStore, redis_client: RedisClient) -> None:

@@ -15,7 +15,7 @@ from gateway.redis_client import RedisClient
 from gateway.redis_keys import FLAG_STATE, FLAG_STREAM
 from gateway.settings import RedisSettings
 from gateway.spool import Spool
-from tests.conftest import RealRedis
+from tests.conftest import RealRedis, running
 
 MAX_SPOOL_BYTES = 64 << 20
 
@@ -27,10 +27,8 @@ def flag(text: str = "how to x", *, tenant: str = "acme", source: Source = Sourc
 @pytest.fixture
 async def redis(redis_server: RealRedis, tmp_path: Path) -> AsyncIterator[RedisClient]:
     """A client of a server that the test may kill."""
-    client = RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)
-    await client.start()
-    yield client
-    await client.close()
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)) as client:
+        yield client
 
 
 @pytest.fixture
@@ -212,13 +210,13 @@ async def test_an_erasure_reaches_a_spool_that_another_gateway_replays_later(
     await lose(redis, redis_server)
     id, _ = await store.add(flag("my secret", end_user=person))
     redis_server.start()
-    elsewhere = RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path / "elsewhere")
-    await elsewhere.start()
-    other = FlagStore(elsewhere, None)
-    assert await other.erase_end_user(person) in (0, 1)  # the first may have replayed it by now
-    await replayed(store)
-    assert (await store.get(id, tenant="acme")).text is None
-    await elsewhere.close()
+    async with running(
+        RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path / "elsewhere")
+    ) as elsewhere:
+        other = FlagStore(elsewhere, None)
+        assert await other.erase_end_user(person) in (0, 1)  # the first may have replayed it by now
+        await replayed(store)
+        assert (await store.get(id, tenant="acme")).text is None
 
 
 async def test_an_erasure_rewrites_the_spool_on_the_disk(store: FlagStore, redis: RedisClient, tmp_path: Path) -> None:
@@ -337,16 +335,14 @@ async def test_kill_9_of_the_gateway_while_it_spools_loses_no_acknowledged_flag(
     await process.wait()
 
     redis_server.start()
-    redis = RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)
-    await redis.start()
-    store = FlagStore(redis, Spool(tmp_path / "spool" / "flags.spool", max_bytes=MAX_SPOOL_BYTES))
-    await store.start()
-    assert store.spool_flags > 0
-    await replayed(store)
-    for number in list(acknowledged)[::50]:
-        assert (await store.add(flag(number, side=None), idempotency_key=number))[0] == acknowledged[number]
-    index, stream = await kept_ids(redis)
-    assert set(acknowledged.values()) <= set(index)
-    assert len(stream) == len(set(stream)) == len(index)
-    await store.close()
-    await redis.close()
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)) as redis:
+        store = FlagStore(redis, Spool(tmp_path / "spool" / "flags.spool", max_bytes=MAX_SPOOL_BYTES))
+        await store.start()
+        assert store.spool_flags > 0
+        await replayed(store)
+        for number in list(acknowledged)[::50]:
+            assert (await store.add(flag(number, side=None), idempotency_key=number))[0] == acknowledged[number]
+        index, stream = await kept_ids(redis)
+        assert set(acknowledged.values()) <= set(index)
+        assert len(stream) == len(set(stream)) == len(index)
+        await store.close()

@@ -7,7 +7,7 @@ from gateway.errors import StateUnavailable
 from gateway.history import TenantHistory
 from gateway.redis_client import RedisClient
 from gateway.settings import RedisSettings
-from tests.conftest import RealRedis
+from tests.conftest import RealRedis, running
 
 
 async def test_a_judged_text_is_known_to_every_replica_for_its_tenant_only(redis_client: RedisClient) -> None:
@@ -38,15 +38,13 @@ async def test_an_issued_id_belongs_to_its_tenant_on_every_replica(redis_client:
 async def test_with_redis_away_this_process_still_knows_and_a_strange_id_cannot_be_told(
     redis_server: RealRedis, tmp_path: Path
 ) -> None:
-    redis = RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)
-    await redis.start()
-    history = TenantHistory(redis)
-    await history.remember_judged("acme", ["before"], "block")
-    redis_server.kill()
-    await history.remember_judged("acme", ["after"], "flag")
-    await history.remember_issued("acme", ["resp_1"])
-    assert await history.judged("acme", ["before", "after", "new"]) == {"before": "block", "after": "flag"}
-    assert await history.owns("acme", "resp_1")
-    with pytest.raises(StateUnavailable):
-        await history.owns("acme", "resp_2")
-    await redis.close()
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_server.url)), tmp_path)) as redis:
+        history = TenantHistory(redis)
+        await history.remember_judged("acme", ["before"], "block")
+        redis_server.kill()
+        await history.remember_judged("acme", ["after"], "flag")
+        await history.remember_issued("acme", ["resp_1"])
+        assert await history.judged("acme", ["before", "after", "new"]) == {"before": "block", "after": "flag"}
+        assert await history.owns("acme", "resp_1")
+        with pytest.raises(StateUnavailable):
+            await history.owns("acme", "resp_2")

@@ -12,7 +12,7 @@ from typing import NoReturn
 from gateway.errors import error_body
 from gateway.streaming import Delta
 from gateway.wire.places import leaves
-from gateway.wire.surface import Answer, Extracted, Json, Named, References
+from gateway.wire.surface import Answer, Extracted, Json, Named, Place, References
 
 
 class InputOnly:
@@ -67,6 +67,9 @@ class MediaStream:
         self.ended = self.ended or self._open <= 0 or kind == "error" or "error" in payload
         rest = {key: value for key, value in payload.items() if key not in self._fixed}
         return [Delta((str(kind), *place), text) for place, text in leaves(rest, ())]
+
+    def spoken(self, channel: Place) -> None:
+        """None: no channel carries what a choice says."""
 
     def close(self) -> Sequence[Named]:
         """One error event, for these streams know no other end that is not a success."""

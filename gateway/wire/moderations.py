@@ -10,7 +10,7 @@ from gateway.wire.surface import Extracted, Json, Place, Role, Text, Unreadable
 
 
 class Moderations:
-    """Reads ``POST /moderations``. Nothing goes upstream, so this is no ``Surface``; ``moderation_reply`` answers."""
+    """Reads ``POST /moderations``. Nothing goes upstream, so this is no ``Surface``."""
 
     name = "moderations"
     path = "/moderations"
@@ -31,27 +31,29 @@ class Moderations:
         given = body["input"]
         return len(given) if isinstance(given, list) and isinstance(given[0], str) else 1
 
+    def reply(
+        self,
+        results: Sequence[Mapping[str, float]],
+        hits: Sequence[Collection[str]],
+        *,
+        model: str,
+        reply_id: str,
+        with_scores: bool,
+    ) -> Json:
+        """OpenAI's reply: for each input its risk by hazard (``results``, in [0, 1]) and the hazards it hit (``hits``).
 
-def moderation_reply(
-    results: Sequence[Mapping[str, float]],
-    hits: Sequence[Collection[str]],
-    model: str,
-    reply_id: str,
-    with_scores: bool,
-) -> Json:
-    """OpenAI's reply: for each input its risk by hazard (``results``, in [0, 1]) and the hazards it hit (``hits``).
-
-    A hit switches on every category that ``antiprompt_bank.hazards`` maps its hazard to. ``flagged`` is true for any
-    hit, also of a hazard for which OpenAI has no category (jailbreak, elections, ...): a caller who reads only
-    ``flagged`` must not miss one. A category's score is the largest risk of its hazards; without ``with_scores`` it
-    is 1.0 where the category is on and 0.0 where not, since scores would map the bank for an attacker. ``reply_id``
-    begins with ``modr-``. Raises ``KeyError`` for an unknown hazard, ``ValueError`` if the lengths differ.
-    """
-    return {
-        "id": reply_id,
-        "model": model,
-        "results": [_result(risks, hit, with_scores) for risks, hit in zip(results, hits, strict=True)],
-    }
+        A hit switches on every category that ``antiprompt_bank.hazards`` maps its hazard to. ``flagged`` is true for
+        any hit, also of a hazard for which OpenAI has no category (jailbreak, elections, ...): a caller who reads
+        only ``flagged`` must not miss one. A category's score is the largest risk of its hazards; without
+        ``with_scores`` it is 1.0 where the category is on and 0.0 where not, since scores would map the bank for an
+        attacker. ``reply_id`` begins with ``modr-``. Raises ``KeyError`` for an unknown hazard, ``ValueError`` if the
+        lengths differ.
+        """
+        return {
+            "id": reply_id,
+            "model": model,
+            "results": [_result(risks, hit, with_scores) for risks, hit in zip(results, hits, strict=True)],
+        }
 
 
 def _result(risks: Mapping[str, float], hit: Collection[str], with_scores: bool) -> Json:

@@ -168,8 +168,13 @@ class Reading:
         known = wanted is not None or kind in _OPAQUE_PARTS
         if not known:
             self.unreadable.append(Unreadable(place, "other"))
-        answer = self.json_answer and kind == "output_text" and role is Role.ASSISTANT
-        self.value(part, place, role, turn=turn, structured=answer, how="format" if known else "free")
+        answer = kind == "output_text" and role is Role.ASSISTANT
+        structured = answer and (self.json_answer or part["text"].lstrip()[:1] in ("{", "["))
+        if structured and self.decode and "\\u" in part["text"]:
+            # JSON may spell a word in escapes, which a program undoes before anybody reads it.
+            self.value(part["text"], (*place, "text"), role, turn=turn, structured=True, how="json")
+            part = {key: value for key, value in part.items() if key != "text"}
+        self.value(part, place, role, turn=turn, structured=structured, how="format" if known else "free")
 
     def value(
         self,

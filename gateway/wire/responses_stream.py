@@ -18,7 +18,7 @@ from typing import Final, Literal
 from gateway.streaming import Delta, JsonText
 from gateway.wire.places import expected
 from gateway.wire.response_items import Reading
-from gateway.wire.responses_reply import blank_response, read_response
+from gateway.wire.responses_reply import blank_response, read_response, wants_structure
 from gateway.wire.surface import Json, Named, Place, Role, Text, Unreadable
 
 _FRAGMENTS: Final[dict[str, tuple[str, tuple[str, ...], bool]]] = {}
@@ -40,6 +40,7 @@ for _name, _path, _full in (
 _FRAGMENTS["response.shell_call_command.added"] = ("command", ("action", "commands", "command_index"), True)
 _FRAGMENTS["response.audio.transcript.delta"] = ("delta", ("transcript",), False)
 
+_SPOKEN: Final = ("response.output_text.delta", "response.output_text.done")
 _ITEMS: Final = ("response.output_item.added", "response.output_item.done")
 _PARTS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "response.content_part.added": ("part", ("content", "content_index")),
@@ -72,14 +73,26 @@ class ResponsesStream:
     ``unreadable`` lists the images and sounds that came in it, beside the texts.
     """
 
-    __slots__ = ("_arguments", "_opened", "_request", "_seen", "_sequence", "ended", "unreadable")
+    __slots__ = (
+        "_encoded",
+        "_json_answer",
+        "_opened",
+        "_request",
+        "_seen",
+        "_sequence",
+        "_spoken",
+        "ended",
+        "unreadable",
+    )
 
     def __init__(self, request: Json) -> None:
         self._request = request
         self._opened: Json | None = None  # the response as its first event showed it, before any text
         self._sequence = -1
         self._seen: set[str] = set()
-        self._arguments: dict[Place, JsonText] = {}
+        self._json_answer = wants_structure(request)
+        self._encoded: dict[Place, JsonText] = {}
+        self._spoken: dict[Place, int] = {}
         self.ended = False
         self.unreadable: list[Unreadable] = []
 
@@ -101,6 +114,10 @@ class ResponsesStream:
             self._opened = payload[field]
         self.ended = self.ended or kind in _LAST
         return deltas
+
+    def spoken(self, channel: Place) -> int | None:
+        """Which message's words the channel carries, by number; None for an answer in JSON, reasoning, tool calls."""
+        return self._spoken.get(channel)
 
     def close(self) -> Sequence[Named]:
         """One ``response.incomplete`` event for the reason ``content_filter``.
@@ -132,7 +149,10 @@ class ResponsesStream:
         """The texts of the field that this type of event is about, and the name of that field."""
         if kind in _FRAGMENTS:
             field, path, whole = _FRAGMENTS[kind]
-            return self._fragment(payload, field, path, whole=whole), field
+            deltas = self._fragment(payload, field, path, whole=whole)
+            if kind in _SPOKEN and deltas and not self._json_answer:
+                self._spoken.setdefault(deltas[0].channel, len(self._spoken))
+            return deltas, field
         reading = Reading(decode=False, of_reply=True)
         output = ("output", _index(payload, "output_index"))
         field = ""
@@ -168,9 +188,13 @@ class ResponsesStream:
     def _fragment(self, payload: Json, field: str, path: tuple[str, ...], *, whole: bool) -> list[Delta]:
         text = expected(payload.get(field), str, (field,))
         channel = ("output", _index(payload, "output_index"), *_steps(payload, path))
-        if path == ("arguments",):
-            text = _decoded(text) if whole else self._arguments.setdefault(channel, JsonText()).feed(text)
+        if self._is_encoded(path):
+            text = _decoded(text) if whole else self._encoded.setdefault(channel, JsonText()).feed(text)
         return [Delta(channel, text, whole)] if text else []
+
+    def _is_encoded(self, path: Place) -> bool:
+        """Whether the text at this path of an item is JSON, whose escapes are undone before anybody reads it."""
+        return path == ("arguments",) or (self._json_answer and path[0] == "content" and path[-1] == "text")
 
     def _shell_output(self, payload: Json, field: str, output: Place) -> list[Delta]:
         """What a shell printed: a fragment of each stream, or all of it in several outputs."""
@@ -191,13 +215,16 @@ class ResponsesStream:
     def _whole(self, found: Text) -> list[Delta]:
         """A text that an event shows in full: on its own channel if it comes in fragments too, else with the rest."""
         place = found.place
-        match place[2:] if place[0] == "output" else ():
-            case ("arguments",):
-                return [Delta(place, _decoded(found.text), True)]
-            case ("content", int(), "text" | "refusal") | ("summary", int(), "text") | ("input",) | ("code",):
-                return [Delta(place, found.text, True)]
-            case ("action", "commands", int()) | ("output", int(), "stdout" | "stderr"):
-                return [Delta(place, found.text, True)]
+        path = place[2:] if place[0] == "output" else ()
+        match path:
+            case (
+                ("content", int(), "text" | "refusal")
+                | ("summary", int(), "text")
+                | ("arguments" | "input" | "code",)
+                | ("action", "commands", int())
+                | ("output", int(), "stdout" | "stderr")
+            ):
+                return [Delta(place, _decoded(found.text) if self._is_encoded(path) else found.text, True)]
         if found.text in self._seen:
             return []
         self._seen.add(found.text)
@@ -214,6 +241,6 @@ def _steps(payload: Json, path: tuple[str, ...]) -> Place:
     return tuple([_index(payload, step) if step.endswith("_index") else step for step in path])
 
 
-def _decoded(arguments: str) -> str:
-    """What ``JsonText`` makes of arguments that came in fragments."""
-    return JsonText().feed(arguments)
+def _decoded(encoded: str) -> str:
+    """What ``JsonText`` makes of the same JSON in fragments."""
+    return JsonText().feed(encoded)

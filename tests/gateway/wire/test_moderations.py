@@ -7,14 +7,14 @@ from openai.types import ModerationCreateResponse
 
 from antiprompt_bank.hazards import HAZARDS, OPENAI_CATEGORIES
 from gateway.errors import BadRequest
-from gateway.wire.moderations import Moderations, moderation_reply
+from gateway.wire.moderations import Moderations
 from gateway.wire.places import read
 
 ROUTE = Moderations()
 
 
 def reply(*hits: set[str], risks: dict[str, float] | None = None, with_scores: bool = False) -> dict:
-    made = moderation_reply([risks or {}] * len(hits), hits, "antiprompt", "modr-1", with_scores)
+    made = ROUTE.reply([risks or {}] * len(hits), hits, model="antiprompt", reply_id="modr-1", with_scores=with_scores)
     ModerationCreateResponse.model_validate(made, strict=True)
     return made
 
@@ -104,6 +104,6 @@ def test_each_input_has_a_result_of_its_own():
 
 def test_results_and_hits_must_match_and_hazards_must_be_known():
     with pytest.raises(ValueError):
-        moderation_reply([{}], [], "m", "modr-1", False)
+        ROUTE.reply([{}], [], model="m", reply_id="modr-1", with_scores=False)
     with pytest.raises(KeyError):
-        moderation_reply([{}], [{"boredom"}], "m", "modr-1", False)
+        ROUTE.reply([{}], [{"boredom"}], model="m", reply_id="modr-1", with_scores=False)

@@ -338,6 +338,14 @@ def test_the_text_of_a_reply_that_answers_in_json_is_structured():
     assert [text.structured for text in SURFACE.read_reply(reply).texts] == [True]
 
 
+def test_words_that_an_answer_in_json_spells_in_escapes_are_read():
+    answer = json.dumps({"step": "\u0431\u043e\u043c\u0431\u0430"})
+    assert "\\u" in answer
+    (text,) = SURFACE.read_reply(response(answer)).texts
+    assert (text.text, text.structured) == ("\u0431\u043e\u043c\u0431\u0430", True)
+    assert text.place == ("output", 0, "content", 0, "text", JSON, "step")
+
+
 def test_encrypted_reasoning_is_reported_in_a_request_and_not_in_a_reply():
     item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "AAAA"}
     assert not SURFACE.read_reply({**response(), "output": [item]}).unreadable

@@ -33,9 +33,9 @@ RECORDED = [
 ]
 
 
-def texts(events: list[dict]) -> dict[tuple, str]:
+def texts(events: list[dict], request: dict | None = None) -> dict[tuple, str]:
     """The text of every channel once all events are read, as the hold-back puts it together."""
-    reader = ResponsesStream({})
+    reader = ResponsesStream(request or {})
     hold = HoldBack(first_chars=1, window_chars=1, overlap_chars=0, max_hold_ms=1)
     for event in events:
         hold.feed(Event(b"", None, ""), reader.read(None, event), 0.0)
@@ -75,6 +75,26 @@ def test_escapes_in_arguments_are_decoded_however_the_events_cut_them():
         ]
         done = {"type": "response.function_call_arguments.done", "output_index": 0, "arguments": encoded}
         assert texts([*events, done]) == {("output", 0, "arguments"): '{"a": "b\u00f6mb \U0001f4a3 \\ \n"}'}
+
+
+def test_escapes_in_an_answer_that_is_json_are_decoded():
+    events = [json.loads(event.split(b"data: ", 1)[1]) for event in response_stream('{"a": "b\\u00f6se"}', size=3)]
+    request = {"text": {"format": {"type": "json_object"}}}
+    assert texts(events, request) == {("output", 0, "content", 0, "text"): '{"a": "b\u00f6se"}'}
+    reader = ResponsesStream(request)
+    for event in events:
+        reader.read(None, event)
+    assert reader.spoken(("output", 0, "content", 0, "text")) is None
+
+
+def test_the_words_of_messages_are_told_from_reasoning_and_calls():
+    reader = ResponsesStream({})
+    for event in RECORDED:
+        reader.read(None, event)
+    assert [channel for channel in texts(RECORDED) if reader.spoken(channel) is not None] == [
+        ("output", 1, "content", 0, "text")
+    ]
+    assert reader.spoken(("output", 1, "content", 0, "text")) == 0
 
 
 def test_what_a_shell_prints_is_one_text_for_each_stream():

@@ -42,7 +42,8 @@ FLUSH_CHARACTERS = 1 << 20
 RETRY_S = 0.5
 MAX_BUFFERED_CASES = 10_000
 MAX_BUFFERED_CHARACTERS = 32 << 20
-REWRITE_AT_LEAST_S = 600.0
+CLEAN_AT_LEAST_S = 600.0
+EXPIRY_SLACK_S = 10.0  # Redis removes what has expired by and by
 
 DropCause = Literal["redis_away", "buffer_full", "too_large"]
 Kept = tuple[Case, Exchange | None]
@@ -122,17 +123,18 @@ class CaseStore:
         self._buffered_characters = 0
         self._wake = asyncio.Event()
         self._flushing = asyncio.Lock()
-        self._text_written_at: float | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._text_written = self._text_expiring = False
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._flush_for_ever())
+        self._tasks = [asyncio.create_task(self._flush_for_ever()), asyncio.create_task(self._clean_disk_for_ever())]
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
         await self.flush()
 
     @property
@@ -288,7 +290,6 @@ class CaseStore:
                 await asyncio.sleep(RETRY_S)
                 await self._redis.wait_until_available()
                 self._wake.set()
-            await self._clean_disk_when_due()
 
     async def _write(self, batch: Sequence[Kept]) -> None:
         keys = [EXCHANGE_ORDER(), EXCHANGE_SIZES(), CASE_RECENT()]
@@ -309,14 +310,19 @@ class CaseStore:
             args += [int(completion != key), int(end_user != key), text]
         with self._redis.guard() as redis:
             await redis.eval(_RECORD, len(keys), *keys, *args)
-        if self._keeps_text and self._text_written_at is None and any(exchange for _, exchange in batch):
-            self._text_written_at = time.monotonic()
+        self._text_written |= any(exchange is not None for _, exchange in batch)
 
-    async def _clean_disk_when_due(self) -> None:
-        """Text that Redis let expire still stands in the append-only file: have it written anew about once a TTL."""
-        due_s = max(REWRITE_AT_LEAST_S, self._retention.exchange_ttl_s)
-        if self._text_written_at is None or time.monotonic() - self._text_written_at < due_s:
-            return
-        self._text_written_at = None
-        with contextlib.suppress(StateUnavailable):
+    async def _clean_disk_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(max(CLEAN_AT_LEAST_S, self._retention.exchange_ttl_s + EXPIRY_SLACK_S))
+            with contextlib.suppress(StateUnavailable):
+                await self._clean_disk()
+
+    async def _clean_disk(self) -> None:
+        """Have the append-only file written anew: text that Redis let expire still stands in it.
+
+        Called once a lifetime of texts. What was written in the last period has expired by the end of this one.
+        """
+        if self._text_expiring:
             await self._redis.rewrite_append_only_file()
+        self._text_expiring, self._text_written = self._text_written, False

@@ -64,6 +64,7 @@ class RedisClient:
         self._attach = attach
         self._client: Redis | None = None
         self._secret: bytes | None = None
+        self._reason: str | None = None  # why Redis is away, as last logged
         self._back = asyncio.Event()
         self._lost = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,8 +89,6 @@ class RedisClient:
         self._client = Redis(connection_pool=pool)
         self._secret = _read_secret(self._secret_path)
         await self._probe()
-        if not self.available:
-            self._lost.set()
         self._tasks.append(asyncio.create_task(self._probe_when_lost()))
 
     async def close(self) -> None:
@@ -207,37 +206,44 @@ class RedisClient:
         return self._data_dir / "secret"
 
     def _lose(self, error: Exception) -> None:
-        if self._back.is_set():
-            log.warning("Redis is away", reason=type(error).__name__)
         self._back.clear()
         self._lost.set()
+        reason = type(error).__name__
+        if reason != self._reason:
+            log.warning("Redis is away", reason=reason)
+            self._reason = reason
 
     async def _probe_when_lost(self) -> None:
         while True:
             await self._lost.wait()
             await self._probe()
-            if self._back.is_set():
-                self._lost.clear()
-                log.info("Redis is back")
-            else:
+            if not self.available:
                 await asyncio.sleep(PROBE_S)
 
     async def _probe(self) -> None:
         try:
             await self.client.ping()
             await self._share_secret()
-        except (RedisConnectionError, RedisTimeoutError, ResponseError):
+        except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
+            self._lose(error)
             return
+        if self._reason is not None:
+            log.info("Redis is back")
+            self._reason = None
+        self._lost.clear()
         self._back.set()
 
     async def _share_secret(self) -> None:
         """One secret for all gateways on this Redis; the copy in data_dir serves while Redis is away."""
-        mine = self._secret.hex() if self._secret is not None else secrets.token_hex(32)
-        await self.client.set(INSTALLATION_SECRET(), mine, nx=True)
-        shared = bytes.fromhex(str(await self.client.get(INSTALLATION_SECRET())))
-        if shared != self._secret:
-            _write_secret(self._secret_path, shared)
-            self._secret = shared
+        shared = await self.client.get(INSTALLATION_SECRET())
+        if shared is None:  # only then: a Redis whose memory is full still serves what it has
+            mine = self._secret.hex() if self._secret is not None else secrets.token_hex(32)
+            await self.client.set(INSTALLATION_SECRET(), mine, nx=True)
+            shared = await self.client.get(INSTALLATION_SECRET())
+        secret = bytes.fromhex(str(shared))
+        if secret != self._secret:
+            _write_secret(self._secret_path, secret)
+            self._secret = secret
 
 
 def _read_secret(path: Path) -> bytes | None:

@@ -69,11 +69,6 @@ async def test_another_tenant_finds_nothing(store: CaseStore) -> None:
         await store.flush()
 
 
-async def test_the_prompt_of_an_exchange_is_the_last_text_of_the_user() -> None:
-    assert EXCHANGE_TEXT.prompt == "my question"
-    assert Exchange((("system", "s"),)).prompt is None
-
-
 async def test_half_a_surrogate_pair_does_not_stop_the_flush(store: CaseStore) -> None:
     kept = case()
     store.record(kept, Exchange((("user", "a\ud83d"),)))
@@ -179,3 +174,22 @@ async def test_an_end_user_is_erased_and_their_cases_stay(store: CaseStore, redi
     assert await store.erase_end_user(ann) == (0, 0)
     with redis_client.guard() as redis:
         assert await redis.ttl(CASE(mine.id)) > 0
+
+
+async def test_a_text_that_has_expired_leaves_the_disk_with_the_second_cleaning_after_it(short_dir: Path) -> None:
+    async with running(RedisClient(RedisSettings(), short_dir)) as redis:
+        store = CaseStore(redis, RetentionSettings())
+        kept = case()
+        store.record(kept, EXCHANGE_TEXT)
+        await store.flush()
+        with redis.guard() as connection:
+            await connection.delete(EXCHANGE(kept.id))  # as expiry does
+
+        def on_disk() -> bool:
+            files = [path for path in short_dir.rglob("*") if path.is_file()]
+            return any(b"my question" in path.read_bytes() for path in files)
+
+        await store._clean_disk()
+        assert on_disk()
+        await store._clean_disk()
+        assert not on_disk()

@@ -9,7 +9,6 @@ from pydantic import SecretStr
 
 from gateway.errors import StateUnavailable
 from gateway.redis_client import RedisClient
-from gateway.redis_keys import TABLE
 from gateway.redis_server import DataDirInUse
 from gateway.settings import RedisSettings
 from tests.conftest import RealRedis, running
@@ -75,7 +74,45 @@ async def test_an_outside_redis_that_dies_is_refused_at_once_and_found_again(
             assert await redis.ping()
 
 
-def test_every_key_is_named_once_and_under_the_prefix() -> None:
-    patterns = [key.pattern for key in TABLE]
-    assert len(set(patterns)) == len(patterns)
-    assert all(pattern.startswith("antiprompt:") for pattern in patterns)
+async def test_a_redis_that_is_full_still_serves_what_it_has(redis_server: RealRedis, tmp_path: Path) -> None:
+    settings = RedisSettings(url=SecretStr(redis_server.url))
+    async with running(RedisClient(settings, tmp_path / "a")) as first:
+        with first.guard() as redis:
+            await redis.set("x", "1")
+            await redis.config_set("maxmemory", 1)
+        with pytest.raises(StateUnavailable, match="takes no writes"), first.guard() as redis:
+            await redis.set("x", "2")
+        assert first.available
+        async with running(RedisClient(settings, tmp_path / "b")) as second:
+            with second.guard() as redis:
+                assert await redis.get("x") == "1"
+            assert second.digest("x") == first.digest("x")
+
+
+async def test_the_digest_is_keyed_and_does_not_run_parts_together(redis_url: str, tmp_path: Path) -> None:
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_url)), tmp_path)) as client:
+        assert client.digest("ab", "c") != client.digest("a", "bc")
+        first = client.digest("x")
+    (tmp_path / "secret").unlink()
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_url)), tmp_path)) as client:
+        assert client.digest("x") == first  # Redis has the secret
+        with client.guard() as redis:
+            await redis.flushall()
+    (tmp_path / "secret").unlink()
+    async with running(RedisClient(RedisSettings(url=SecretStr(redis_url)), tmp_path)) as client:
+        assert client.digest("x") != first
+
+
+async def test_a_client_that_starts_without_redis_knows_the_secret_of_before(
+    redis_server: RealRedis, tmp_path: Path
+) -> None:
+    settings = RedisSettings(url=SecretStr(redis_server.url))
+    async with running(RedisClient(settings, tmp_path)) as client:
+        before = client.digest("x")
+    redis_server.kill()
+    async with running(RedisClient(settings, tmp_path)) as client:
+        assert not client.available
+        assert client.digest("x") == before
+    async with running(RedisClient(settings, tmp_path / "new")) as client:
+        with pytest.raises(StateUnavailable, match="has not reached Redis yet"):
+            client.digest("x")

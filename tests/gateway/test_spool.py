@@ -1,3 +1,5 @@
+import errno
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +95,19 @@ def test_a_full_disk_refuses_the_whole_batch_and_leaves_no_part_of_it(spool: Spo
     assert payloads(reopened(spool)) == [b"one"]
     spool.append([b"four"])
     assert payloads(reopened(spool)) == [b"one", b"four"]
+
+
+def test_what_the_disk_did_not_confirm_is_refused_and_taken_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.append([b"one"])
+
+    def failing_fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing_fsync)
+        with pytest.raises(StateUnavailable, match="spool cannot be written"):
+            spool.append([b"two"])
+    assert payloads(reopened(spool)) == [b"one"]
 
 
 def test_a_cleared_spool_is_empty_for_good(spool: Spool) -> None:

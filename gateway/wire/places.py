@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, TypeVar
 
 from gateway.errors import BadRequest
-from gateway.wire.surface import JSON, Json, Place
+from gateway.wire.surface import JSON, Extracted, Json, Place, Role, Text, Unreadable
 
 KEY = "\x00key"
 
@@ -21,6 +21,11 @@ MAX_NAME_CHARS = 40
 """A key longer than this, or with white space in it, is read as text; others are taken for plain names."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_IDENTIFIERS = frozenset(("id", "type", "role", "tool_call_id", "$ref", "syntax", "format"))
+_IDENTIFIER = re.compile(r"[\w.:/#$-]{0,64}", re.ASCII)
+_SEALED = frozenset(("signature", "encrypted_content"))
+_BASE64 = re.compile(r"[\w+/=-]*", re.ASCII)
 
 _T = TypeVar("_T")
 _KINDS: dict[type, str] = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
@@ -129,6 +134,16 @@ def leaves(value: object, place: Place) -> Iterator[tuple[Place, str]]:
             )
 
 
+def is_identifier(place: Place, text: str) -> bool:
+    """Whether a string is named and looks like an identifier or a fixed word: a type, an id, a required property."""
+    key = place[-1] if place else None
+    if isinstance(key, int):
+        return len(place) > 1 and place[-2] == "required" and _IDENTIFIER.fullmatch(text) is not None
+    if key in _IDENTIFIERS:
+        return _IDENTIFIER.fullmatch(text) is not None
+    return key in _SEALED and _BASE64.fullmatch(text) is not None
+
+
 def json_leaves(encoded: str, place: Place) -> list[tuple[Place, str]]:
     """The texts of a string that should hold JSON: its string leaves, or the string itself where that is not safe.
 
@@ -144,6 +159,43 @@ def json_leaves(encoded: str, place: Place) -> list[tuple[Place, str]]:
     if "\\u" in encoded and any(_SURROGATE.search(text) for _, text in found):
         return whole
     return found
+
+
+class Collector:
+    """Collects what a body holds for the screener. ``role``, ``turn`` and ``choice`` say of what is read now."""
+
+    __slots__ = ("_texts", "_unreadable", "choice", "role", "turn")
+
+    def __init__(self, role: Role) -> None:
+        self._texts: list[Text] = []
+        self._unreadable: list[Unreadable] = []
+        self.role = role
+        self.turn = -1
+        self.choice = 0
+
+    def text(self, place: Place, value: object, *, structured: bool = False) -> None:
+        """One text. Raises ``Malformed`` where ``value`` is not a string."""
+        text = expected(value, str, place)
+        if is_text(text):
+            self._texts.append(Text(place, text, self.role, self.turn, self.choice, structured))
+
+    def all_below(self, place: Place, value: object, skip: Callable[[Place, str], bool] | None = None) -> None:
+        """Every text at or below ``place`` but those that ``skip`` names."""
+        for where, text in leaves(value, place):
+            if skip is None or not skip(where, text):
+                self._texts.append(Text(where, text, self.role, self.turn, self.choice))
+
+    def encoded(self, place: Place, value: object) -> None:
+        """The texts inside a string that should hold JSON, as tool-call arguments do; any JSON will also do."""
+        found = json_leaves(value, place) if isinstance(value, str) else leaves(value, place)
+        self._texts.extend(Text(where, text, self.role, self.turn, self.choice, True) for where, text in found)
+
+    def unreadable(self, place: Place, kind: Literal["image", "audio", "file", "tokens", "other"]) -> None:
+        """A part that carries no text to screen."""
+        self._unreadable.append(Unreadable(place, kind))
+
+    def extracted(self) -> Extracted:
+        return Extracted(tuple(self._texts), tuple(self._unreadable))
 
 
 def _own_key(value: object, key: object) -> object:

@@ -292,29 +292,29 @@ class FlagStore:
         assert self._spool is not None
         try:
             records, after = await asyncio.to_thread(self._spool.read, self._replayed_to, limit=REPLAY_FLAGS)
+            entries = [FlagEntry.from_line(payload) for _, payload in records]
+            if None in await self._run_script(entries, replay=True):
+                return False
+            self.replayed_total += len(entries)
+            self._replayed_to = after
+            if after >= self._spool.size_bytes:
+                await asyncio.to_thread(self._spool.clear)
+                self._forget_spooled()
         except OSError as error:
-            log.error("spool cannot be read", path=str(self._spool.path), reason=error.strerror)
+            log.error("spool cannot be replayed", path=str(self._spool.path), reason=error.strerror)
             return False
-        entries = [FlagEntry.from_line(payload) for _, payload in records]
-        states = await self._run_script(entries, replay=True)
-        if None in states:
-            return False
-        self.replayed_total += len(entries)
-        self._replayed_to = after
-        if after >= self._spool.size_bytes:
-            await asyncio.to_thread(self._spool.clear)
-            self._spooled.clear()
-            self._spooled_markers.clear()
-            self._replayed_to = 0
         return True
 
     def _read_spool(self) -> None:
         assert self._spool is not None
+        self._forget_spooled()
+        for offset, payload in self._spool.read()[0]:
+            self._remember(FlagEntry.from_line(payload), offset)
+
+    def _forget_spooled(self) -> None:
         self._spooled.clear()
         self._spooled_markers.clear()
         self._replayed_to = 0
-        for offset, payload in self._spool.read()[0]:
-            self._remember(FlagEntry.from_line(payload), offset)
 
     def _remember(self, entry: FlagEntry, offset: int) -> None:
         self._spooled[entry.id] = offset

@@ -28,9 +28,9 @@ class _Waiting(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Runs ``work`` over batches of items on ``threads`` worker threads.
 
-    ``work`` takes a list of items and returns one result each, in order. ``max_batch`` and ``max_queue`` count
-    items. A call's items stay together in one batch, so a call should bring at most ``max_batch`` of them. Callers
-    that left are skipped. If ``work`` fails, or returns a wrong number of results, every caller of that batch gets
+    ``work`` takes a list of items and returns one result each, in order. ``max_batch`` and ``max_queue`` are in the
+    unit of ``cost``, what one item costs. A call's items stay together in one batch, so a call should bring at most
+    ``max_batch`` of cost. Callers that left are skipped. If ``work`` fails, or returns a wrong number of results, every caller of that batch gets
     ``ScreeningUnavailable``: a text that could not be screened is never a clean one.
     """
 
@@ -38,6 +38,7 @@ class Batcher(Generic[T, R]):
         self,
         work: Callable[[list[T]], Sequence[R]],
         *,
+        cost: Callable[[T], int] = lambda _: 1,
         threads: int,
         max_batch: int,
         max_queue: int,
@@ -45,6 +46,7 @@ class Batcher(Generic[T, R]):
         metrics: Metrics,
     ) -> None:
         self._work = work
+        self._cost = cost
         self._threads = threads
         self._max_batch = max_batch
         self._max_queue = max_queue
@@ -72,11 +74,10 @@ class Batcher(Generic[T, R]):
     async def run(self, items: Sequence[T]) -> list[R]:
         """One result for each item. Raises ``Overloaded`` at once when the queue is full, ``ScreeningUnavailable``
         when the work failed or did not end in time."""
-        if self._queued + len(items) > self._max_queue:
+        cost = sum(map(self._cost, items))
+        if self._queued + cost > self._max_queue:
             raise Overloaded("the screening queue is full; try again shortly", retry_after_s=1)
-        call: _Waiting[T, R] = _Waiting(
-            items, len(items), asyncio.get_running_loop().create_future(), time.perf_counter()
-        )
+        call: _Waiting[T, R] = _Waiting(items, cost, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._waiting.append(call)
         self._queued += call.cost
         self._metrics.queue_windows.set(self._queued)
@@ -96,7 +97,7 @@ class Batcher(Generic[T, R]):
                 await self._arrived.wait()
                 continue
             items = [item for call in batch for item in call.items]
-            self._metrics.batch_windows.observe(len(items))
+            self._metrics.batch_windows.observe(sum(call.cost for call in batch))
             try:
                 results = await loop.run_in_executor(self._executor, self._work, items)
                 if len(results) != len(items):
@@ -111,8 +112,8 @@ class Batcher(Generic[T, R]):
             at = 0
             for call in batch:
                 if not call.answer.done():
-                    call.answer.set_result(list(results[at : at + call.cost]))
-                at += call.cost
+                    call.answer.set_result(list(results[at : at + len(call.items)]))
+                at += len(call.items)
 
     def _next_batch(self) -> list[_Waiting[T, R]]:
         batch: list[_Waiting[T, R]] = []

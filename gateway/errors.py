@@ -22,6 +22,7 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.headers: dict[str, str] = {}
 
     def body(self) -> dict[str, Any]:
         return error_body(self.message, type=self.type, code=self.code, param=self.param)
@@ -92,6 +93,12 @@ class TooLarge(GatewayError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
 
 
+class HeadTooLarge(GatewayError):
+    """The request's headers are over the limit."""
+
+    status, type, code = 431, "invalid_request_error", "headers_too_large"
+
+
 class RateLimited(GatewayError):
     """The key or the end user is over a rate limit or quota."""
 
@@ -102,6 +109,12 @@ class Overloaded(GatewayError):
     """A queue is full. Never an open door."""
 
     status, type, code = 429, "rate_limit_error", "overloaded"
+
+
+class ClientLeft(GatewayError):
+    """The caller closed the connection before its answer; nobody reads this one."""
+
+    status, type, code = 499, "invalid_request_error", "client_left"
 
 
 class ScreeningUnavailable(GatewayError):

@@ -7,14 +7,22 @@ known here cannot be told from a stranger's and is ``StateUnavailable``.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from gateway.errors import StateUnavailable
 from gateway.redis_client import RedisClient
 from gateway.redis_keys import ISSUED, JUDGED
 
+GIVEN: Final = "given"
+"""The action noted for a reply's text that a caller was given."""
+
+FLUSH_S: Final = 0.05
+MAX_BUFFERED_GIVEN: Final = 10_000
 TTL_S = 30 * 86_400  # as long as OpenAI keeps stored responses
 MAX_LOCAL_ENTRIES = 100_000
 
@@ -26,6 +34,50 @@ class TenantHistory:
         self._redis = redis
         self._judged = _Recent()
         self._issued = _Recent()
+        self._given: dict[str, str] = {}
+        self._wake = asyncio.Event()
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._flusher = asyncio.create_task(self._flush_for_ever())
+
+    async def close(self) -> None:
+        """Stop; what was given and is not in Redis yet goes there now."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._flusher
+        await self._flush()
+
+    def note_given(self, tenant: str, texts: Sequence[str]) -> None:
+        """Note the texts of a reply that a caller was given. Never waits: they reach Redis a moment later.
+
+        A reply is screened window by window as it streams, but whole when it comes back in a history: without this
+        note a reply that passed could lock its own conversation.
+        """
+        try:
+            keys = [self._judged_key(tenant, text) for text in texts if text]
+        except StateUnavailable:
+            return
+        for key in keys:
+            if self._judged.get(key) is None:
+                self._judged.put(key, GIVEN)
+                if len(self._given) < MAX_BUFFERED_GIVEN:
+                    self._given[key] = GIVEN
+        if self._given:
+            self._wake.set()
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(FLUSH_S)  # let others join
+            self._wake.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        given, self._given = self._given, {}
+        if given:
+            await self._store(given)
 
     async def remember_judged(self, tenant: str, texts: Sequence[str], action: str) -> None:
         """Note that policy acted on ``texts`` (flag, rewrite or block). With Redis away only this process knows."""

@@ -82,11 +82,11 @@ class ScreeningSettings(_Group):
     """How texts are screened."""
 
     threads: int = Field(1, ge=1, le=256, description="Threads that encode. One per core that is spare.")
-    max_batch_windows: int = Field(64, ge=1, le=65_536, description="Windows joined into one encoder call.")
-    max_queue_windows: int = Field(4096, ge=1, le=10_000_000, description="Windows waiting; more is 429.")
+    max_batch_windows: int = Field(32, ge=1, le=65_536, description="Windows joined into one encoder call.")
+    max_queue_windows: int = Field(2048, ge=1, le=10_000_000, description="Windows waiting; more is 429.")
     max_windows: int = Field(512, ge=1, le=1_000_000, description="Windows one request may need; more is 413.")
     timeout_s: Seconds = Field(10.0, description="Longest wait for a verdict; then the text counts as unscreened.")
-    cache_entries: int = Field(200_000, ge=0, le=100_000_000, description="Screenings remembered. 0: none.")
+    cache_entries: int = Field(50_000, ge=0, le=100_000_000, description="Screenings remembered. 0: none.")
 
 
 class StreamSettings(_Group):

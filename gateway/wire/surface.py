@@ -98,6 +98,9 @@ class ReplyStream(Protocol):
     def ended(self) -> bool:
         """Whether the reply has come to its proper end (each open choice finished, or the response is done)."""
 
+    def spoken(self, channel: tuple[str | int, ...]) -> int | None:
+        """The number of the choice whose words this channel carries; None for tool calls, reasoning and the like."""
+
     def close(self) -> Sequence[Named]:
         """The events that validly end what is still open with ``content_filter`` (or ``incomplete``)."""
 

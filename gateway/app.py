@@ -1,0 +1,157 @@
+"""create_app: the routes put together around the parts, one handler for every error, and the edge of the process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway import __version__
+from gateway.endpoints import healthz, metrics, moderate, parts_of, readyz, router
+from gateway.errors import (
+    BadRequest,
+    GatewayError,
+    HeadTooLarge,
+    MethodNotAllowed,
+    Overloaded,
+    UnknownRoute,
+)
+from gateway.parts import build, running
+from gateway.settings import LimitSettings, Settings
+from gateway.telemetry import Metrics, logger
+from gateway.wire import SURFACES
+from gateway.wire.surface import Surface
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(settings: Settings, *, base_url: str | None = None, metrics_registry: Metrics | None = None) -> FastAPI:
+    """The gateway as an ASGI application. ``base_url`` stands in for an unset ``settings.upstream.base_url``.
+
+    Raises ``ValueError`` where neither names a model server.
+    """
+    upstream = settings.upstream.base_url or base_url
+    if upstream is None:
+        raise ValueError("no model server: set upstream.base_url")
+    counted = metrics_registry or Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        parts = build(settings, counted, upstream)
+        app.state.parts, app.state.readiness = parts, parts.readiness
+        async with running(parts):
+            yield
+
+    app = FastAPI(title="antiprompt gateway", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.metrics = counted
+    app.include_router(router)
+    _add_routes(app, settings)
+    for kind in (GatewayError, HTTPException, Exception):
+        app.add_exception_handler(kind, _tell)
+    app.add_middleware(Edge, limits=settings.limits, metrics=counted)
+    return app
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
+    app.add_route("/healthz", healthz, methods=["GET"])
+    app.add_route("/readyz", readyz, methods=["GET"])
+    app.add_route("/metrics", metrics, methods=["GET"])
+    app.add_route("/v1/moderations", moderate, methods=["POST"])
+    for surface in SURFACES.values():
+        app.add_route(f"/v1{surface.path}", _generate(surface), methods=["POST"])
+    app.add_route("/v1/responses/{response_id}", _stored(""), methods=["GET", "DELETE"])
+    app.add_route("/v1/responses/{response_id}/cancel", _stored("/cancel"), methods=["POST"])
+    app.add_route("/v1/responses/{response_id}/input_items", _stored("/input_items"), methods=["GET"])
+    app.add_route("/v1/models", _passed, methods=["GET"])
+    app.add_route("/v1/models/{model:path}", _passed, methods=["GET"])
+    for route in settings.routes.passed_through:
+        method, _, path = route.partition(" ")
+        pattern = f"{path[:-1]}{{rest:path}}" if path.endswith("*") else path
+        app.add_route(pattern, _passed, methods=[method.upper()])
+
+
+def _generate(surface: Surface) -> Endpoint:
+    async def generate(request: Request) -> Response:
+        return await parts_of(request).proxy.generate(request, surface)
+
+    return generate
+
+
+def _stored(suffix: str) -> Endpoint:
+    async def stored(request: Request) -> Response:
+        response_id = request.path_params["response_id"]
+        path = f"/responses/{response_id}{suffix}"
+        return await parts_of(request).proxy.stored(request, SURFACES["/responses"], path, response_id)
+
+    return stored
+
+
+async def _passed(request: Request) -> Response:
+    return await parts_of(request).proxy.passed(request)
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    """Every error in OpenAI's shape. What was not foreseen is logged by its kind and place, and told as a 500."""
+    told = _as_gateway_error(request, error)
+    if not isinstance(error, GatewayError | HTTPException):
+        logger().error("unforeseen error", error=type(error).__name__, exc_info=error)
+    request.app.state.metrics.errors.labels(told.code).inc()
+    headers = dict(told.headers)
+    if told.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, round(told.retry_after_s)))
+    return JSONResponse(told.body(), told.status, headers)
+
+
+def _as_gateway_error(request: Request, error: Exception) -> GatewayError:
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return UnknownRoute(
+                f"there is no route {request.method} {request.url.path[:200]}, and none is passed through"
+            )
+        if error.status_code == 405:
+            return MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}")
+        return BadRequest(str(error.detail))
+    return GatewayError("something went wrong inside the gateway; it is logged")
+
+
+class Edge:
+    """The outermost layer: bounds how many requests are under way, and how large a request's head may be."""
+
+    def __init__(self, app: ASGIApp, limits: LimitSettings, metrics: Metrics) -> None:
+        self._app = app
+        self._limits = limits
+        self._metrics = metrics
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refused = self._refusal(scope)
+        if refused is not None:
+            self._metrics.errors.labels(refused.code).inc()
+            headers = {"retry-after": "1"} if refused.status == 429 else None
+            await JSONResponse(refused.body(), refused.status, headers)(scope, receive, send)
+            return
+        self._under_way += 1
+        self._metrics.in_flight.set(self._under_way)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._under_way -= 1
+            self._metrics.in_flight.set(self._under_way)
+
+    def _refusal(self, scope: Scope) -> GatewayError | None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.max_header_bytes:
+            return HeadTooLarge(f"the request's headers are larger than {self._limits.max_header_bytes} bytes")
+        # Health and metrics are answered under any load: that is when they are needed.
+        if self._under_way >= self._limits.max_concurrent and scope["path"].startswith("/v1"):
+            return Overloaded("too many requests are under way; try again shortly")
+        return None

@@ -1,0 +1,103 @@
+"""Bookkeeper: what an exchange leaves behind: policy's flags, the memory of judged texts, case, metrics, log line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from antiprompt_bank import Side
+from gateway.cases import CaseStore
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.flags import Flag, FlagStore, Source
+from gateway.history import TenantHistory
+from gateway.judgement import Judgement
+from gateway.policy import Action
+from gateway.telemetry import Metrics, logger
+
+
+class Bookkeeper:
+    """Writes down what happened. Nothing here changes what a caller gets."""
+
+    def __init__(self, cases: CaseStore, flags: FlagStore, history: TenantHistory, metrics: Metrics) -> None:
+        self._cases = cases
+        self._flags = flags
+        self._history = history
+        self._metrics = metrics
+        self._log = logger()
+
+    async def judged(self, exchange: Exchange, judgement: Judgement, side: Side) -> None:
+        """Write down a judgement before it is acted on: policy's flags, and which texts were acted on.
+
+        A flag is written before the answer leaves, as a user's is; where it cannot be, the answer still goes, and the
+        case and the metric say so.
+        """
+        for shadow in judgement.decision.shadow:
+            self._metrics.shadow_hits.labels(str(shadow.action), shadow.hazard or "none").inc()
+        if judgement.decision.action is Action.ALLOW:
+            return
+        await self._remember(exchange, judgement)
+        for number, hit in judgement.decision.by_text.items():
+            if hit.action is Action.FLAG:
+                await self._flag(exchange, judgement, number, side)
+
+    async def _remember(self, exchange: Exchange, judgement: Judgement) -> None:
+        """Remember the texts that were acted on. A joined run has no text of its own: its newest text stands for it."""
+        texts: dict[Action, list[str]] = {}
+        conversation = exchange.conversation
+        for number, hit in judgement.decision.by_text.items():
+            part = judgement.parts[number]
+            joined = len(part.indexes) > 1 and conversation is not None
+            text = conversation.texts[part.indexes[-1]].text if joined and conversation else part.subject.text
+            texts.setdefault(hit.action, []).append(text)
+        for action, acted_on in texts.items():
+            await self._history.remember_judged(exchange.tenant, acted_on, str(action))
+
+    async def _flag(self, exchange: Exchange, judgement: Judgement, number: int, side: Side) -> None:
+        hit = judgement.decision.by_text[number]
+        subject = judgement.parts[number].subject
+        flag = Flag(
+            tenant=exchange.tenant,
+            source=Source.POLICY,
+            side=side,
+            text=subject.text,
+            prompt=subject.prompt,
+            reason=f"policy rule {hit.rule}",
+            hazard=hit.hazard,
+            risk=hit.risk,
+            case_id=exchange.case_id,
+            bank_version=exchange.bank_version,
+            end_user=exchange.end_user,
+        )
+        try:
+            await self._flags.add(flag)
+        except GatewayError as error:
+            self._metrics.errors.labels(f"flag_{error.code}").inc()
+            self._log.error("policy flag lost", case=exchange.case_id, cause=error.code)
+            return
+        self._metrics.flags.labels("policy").inc()
+
+    def finish(self, exchange: Exchange, *, status: int) -> None:
+        """Close an exchange: its case, its metrics, its line in the log."""
+        case = exchange.case()
+        self._cases.record(case, exchange.texts())
+        metrics = self._metrics
+        metrics.requests.labels(exchange.surface.name, case.action, case.hazard or "none", case.side or "none").inc()
+        for judgement, side in ((exchange.request, "request"), (exchange.reply, "response")):
+            if judgement is not None and judgement.scores:
+                metrics.risk.labels(side).observe(max(score.risk for score in judgement.scores))
+        self._log.info(
+            "exchange",
+            case=case.id,
+            tenant=case.tenant,
+            surface=case.surface,
+            action=case.action,
+            rule=case.rule,
+            hazard=case.hazard if case.action != "allow" else None,
+            status=status,
+            upstream_status=case.upstream_status,
+            ms=case.timings_ms["total"],
+        )
+
+    def remember_reply(self, exchange: Exchange, texts: Sequence[str]) -> None:
+        """Note what a caller was given, so that the same text in a later history is an old turn, not a forged one."""
+        self._history.note_given(exchange.tenant, texts)

@@ -1,0 +1,37 @@
+"""The ``antiprompt`` command."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.commands import bank, policy, state
+from gateway.commands.check import check
+from gateway.commands.serve import serve
+from gateway.commands.settings import show_settings
+
+app = typer.Typer(
+    name="antiprompt",
+    help="A safety gateway for language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # locals hold what users wrote
+)
+app.command()(serve)
+app.command()(check)
+app.command("settings")(show_settings)
+app.command("erase")(state.erase)
+app.command("doctor")(state.doctor)
+app.add_typer(bank.app, name="bank")
+app.add_typer(policy.app, name="policy")
+app.add_typer(state.keys_app, name="keys")
+app.add_typer(state.flags_app, name="flags")
+app.add_typer(state.cases_app, name="cases")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

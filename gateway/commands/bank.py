@@ -1,0 +1,166 @@
+"""``antiprompt bank``: what is in a bank, and its versions."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from antiprompt_bank import HAZARDS, Antiprompt, Bank, BankStore, load
+from gateway.commands.console import FAILURES, AsJson, fail, out, print_json, print_table, settings_or_fail
+
+app = typer.Typer(help="What is in the bank, and its versions.", no_args_is_help=True)
+
+Version = Annotated[str | None, typer.Option(help="A version. Unset: the published one.")]
+
+
+def _open(version: str | None) -> Bank:
+    settings = settings_or_fail()
+    chosen = settings.bank
+    try:
+        return load(
+            chosen.path,
+            version=version or chosen.version,
+            device=chosen.device,
+            cache_dir=settings.data_dir / "bank",
+        )
+    except FAILURES as error:
+        fail(str(error))
+
+
+@app.command()
+def stats(version: Version = None, as_json: AsJson = False) -> None:
+    """Count exemplars by hazard, side, label, language and state."""
+    bank = _open(version)
+    hazards: Counter[tuple[str, str, str]] = Counter(
+        (record.hazard or "everyday", record.side, str(record.label)) for record in bank.records
+    )
+    result: dict[str, Any] = {
+        "version": bank.version,
+        "encoder": bank.encoder.id,
+        "records": len(bank.records),
+        "rows": len(bank.vectors),
+        "languages": dict(Counter(record.language for record in bank.records).most_common()),
+        "states": dict(Counter(str(record.state) for record in bank.records)),
+        "kinds": dict(Counter(str(record.kind) for record in bank.records if record.kind)),
+        "hazards": [
+            {"hazard": name, **{f"{side}_{label}": hazards[name, side, label] for side, label in _COLUMNS}}
+            for name in (*HAZARDS, "everyday")
+        ],
+    }
+    if as_json:
+        print_json(result)
+        return
+    out.print(f"{result['version']}: {result['records']} exemplars in {result['rows']} rows, {result['encoder']}\n")
+    rows = [tuple(row.values()) for row in result["hazards"]]
+    print_table(("hazard", *(f"{side} {label}" for side, label in _COLUMNS)), rows, empty="")
+    out.print("\nlanguages: " + ", ".join(f"{code} {count}" for code, count in result["languages"].items()))
+
+
+_COLUMNS = tuple((side, label) for side in ("request", "response") for label in ("harmful", "benign"))
+
+
+@app.command("list")
+def list_records(
+    hazard: Annotated[str | None, typer.Option(help="Only this hazard.")] = None,
+    side: Annotated[str | None, typer.Option(help="request or response.")] = None,
+    label: Annotated[str | None, typer.Option(help="harmful or benign.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most to list.")] = 50,
+    version: Version = None,
+    as_json: AsJson = False,
+) -> None:
+    """List exemplars."""
+    if hazard is not None and hazard not in HAZARDS:
+        fail(f"there is no hazard {hazard!r}; there are {', '.join(HAZARDS)}")
+    found = [record for record in _open(version).records if _matches(record, hazard, side, label)]
+    if as_json:
+        print_json([record.to_json() for record in found[:limit]])
+        return
+    rows = ((r.id, r.hazard, r.side, r.label, r.language, r.text[:80].replace("[", "\\[")) for r in found[:limit])
+    print_table(("id", "hazard", "side", "label", "language", "text"), rows, empty="no exemplar matches")
+    if len(found) > limit:
+        out.print(f"... and {len(found) - limit} more; --limit shows them")
+
+
+def _matches(record: Antiprompt, hazard: str | None, side: str | None, label: str | None) -> bool:
+    return hazard in (None, record.hazard) and side in (None, record.side) and label in (None, str(record.label))
+
+
+@app.command()
+def export(
+    to: Annotated[Path | None, typer.Argument(help="File to write. Unset: standard output.")] = None,
+    version: Version = None,
+) -> None:
+    """Write all exemplars as JSON lines."""
+    lines = b"".join(orjson.dumps(record.to_json()) + b"\n" for record in _open(version).records)
+    if to is None:
+        sys.stdout.buffer.write(lines)
+        sys.stdout.flush()
+        return
+    try:
+        to.write_bytes(lines)
+    except OSError as error:
+        fail(str(error))
+
+
+def _store() -> BankStore:
+    path = settings_or_fail().bank.path
+    if path is None:
+        fail("the seed bank has one version; set bank.path (ANTIPROMPT_BANK__PATH) to a folder of versions")
+    return BankStore(path)
+
+
+@app.command()
+def versions(as_json: AsJson = False) -> None:
+    """List the versions of the folder that bank.path names."""
+    store = _store()
+    try:
+        names, current = store.versions(), store.current()
+    except FAILURES as error:
+        fail(str(error))
+    if as_json:
+        print_json({"versions": names, "current": current})
+        return
+    rows = ((name, "published" if name == current else "") for name in names)
+    print_table(("version", ""), rows, empty="no version yet")
+
+
+@app.command()
+def publish(version: str) -> None:
+    """Make a version the one that gateways load at their next start."""
+    try:
+        _store().publish(version)
+    except FAILURES as error:
+        fail(str(error))
+
+
+@app.command()
+def rollback() -> None:
+    """Publish the version that was published before the current one."""
+    try:
+        out.print(_store().rollback())
+    except FAILURES as error:
+        fail(str(error))
+
+
+@app.command()
+def diff(old: str, new: str, as_json: AsJson = False) -> None:
+    """Say what NEW has beside OLD."""
+    try:
+        found = _store().diff(old, new)
+    except FAILURES as error:
+        fail(str(error))
+    changes = [
+        (kind, record)
+        for kind, records in (("added", found.added), ("removed", found.removed), ("changed", found.changed))
+        for record in records
+    ]
+    if as_json:
+        print_json([{"change": kind, **record.to_json()} for kind, record in changes])
+        return
+    rows = ((kind, r.id, r.hazard, r.label, r.text[:80].replace("[", "\\[")) for kind, r in changes)
+    print_table(("change", "id", "hazard", "label", "text"), rows, empty="no difference")

@@ -1,0 +1,174 @@
+"""``antiprompt keys | flags | cases | erase | doctor``: what the gateway keeps in Redis."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cases import CaseStore
+from gateway.client_keys import ClientKey, ClientKeyStore
+from gateway.commands.console import AsJson, connected, out, print_json, print_table, run
+from gateway.erasure import erase_end_user
+from gateway.flags import FlagState, FlagStore
+from gateway.settings import Settings
+
+keys_app = typer.Typer(help="Client keys: who may use the gateway.", no_args_is_help=True)
+flags_app = typer.Typer(help="What users and policy want reviewed.", no_args_is_help=True)
+cases_app = typer.Typer(help="What was decided, and why.", no_args_is_help=True)
+
+
+@keys_app.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="Whose key it is.")],
+    label: Annotated[str, typer.Option(help="A word for people.")] = "",
+    policy: Annotated[str | None, typer.Option(help="Part of the policy it falls under. Unset: the tenant's.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model it may use; repeat. Unset: all.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    sees_scores: Annotated[bool, typer.Option(help="Whether /v1/moderations shows it scores.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a client key. It is shown once; only its hash is kept."""
+
+    async def work(settings: Settings) -> tuple[ClientKey, str]:
+        async with connected(settings) as redis:
+            return await ClientKeyStore(redis).create(
+                tenant,
+                label=label,
+                policy=policy,
+                models=tuple(model or ()),
+                requests_per_minute=requests_per_minute,
+                tokens_per_minute=tokens_per_minute,
+                sees_scores=sees_scores,
+            )
+
+    key, token = run(work)
+    if as_json:
+        print_json({**asdict(key), "token": token})
+    else:
+        out.print(token, markup=False, soft_wrap=True)
+
+
+@keys_app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """List client keys, revoked ones too."""
+
+    async def work(settings: Settings) -> list[ClientKey]:
+        async with connected(settings) as redis:
+            return list(await ClientKeyStore(redis).list())
+
+    keys = run(work)
+    if as_json:
+        print_json([asdict(key) for key in keys])
+        return
+    rows = (
+        (k.id, k.tenant, k.label, ", ".join(k.models) or "all", _when(k.created_at), _when(k.revoked_at)) for k in keys
+    )
+    print_table(("id", "tenant", "label", "models", "created", "revoked"), rows, empty="no client key yet")
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: str) -> None:
+    """End a client key for good; gateways follow within two seconds."""
+
+    async def work(settings: Settings) -> ClientKey:
+        async with connected(settings) as redis:
+            return await ClientKeyStore(redis).revoke(key_id)
+
+    out.print(f"revoked {run(work).id}", markup=False)
+
+
+@flags_app.command("list")
+def list_flags(
+    state: Annotated[FlagState, typer.Option(help="Which flags.")] = FlagState.OPEN,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List flags, newest first. Texts are shown with --json only."""
+
+    async def work(settings: Settings) -> list[Any]:
+        async with connected(settings) as redis:
+            return await FlagStore(redis, None).list(state, limit=limit)
+
+    flags = run(work)
+    if as_json:
+        print_json([asdict(flag) for flag in flags])
+        return
+    rows = (
+        (f.id, f.tenant, f.source, f.side, f.hazard, f"{f.risk:.2f}" if f.risk is not None else "", _when(f.created_at))
+        for f in flags
+    )
+    print_table(("id", "tenant", "source", "side", "hazard", "risk", "created"), rows, empty=f"no {state} flag")
+
+
+@cases_app.command("show")
+def show_case(case_id: str, as_json: AsJson = False) -> None:
+    """Show a case: what was decided and why, and its text while that is kept."""
+
+    async def work(settings: Settings) -> dict[str, Any]:
+        async with connected(settings) as redis:
+            store = CaseStore(redis, settings.retention)
+            case = await store.get(case_id, tenant=None)
+            exchange = await store.exchange(case_id, tenant=None)
+            return {**asdict(case), "exchange": asdict(exchange) if exchange else None}
+
+    case = run(work)
+    if as_json:
+        print_json(case)
+        return
+    rows = [(name, _when(value) if name == "created_at" else value) for name, value in case.items() if value]
+    print_table(("field", "value"), ((name, str(value).replace("[", "\\[")) for name, value in rows), empty="")
+
+
+@cases_app.command("list")
+def list_cases(limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50, as_json: AsJson = False) -> None:
+    """List the newest cases."""
+
+    async def work(settings: Settings) -> list[Any]:
+        async with connected(settings) as redis:
+            return list(await CaseStore(redis, settings.retention).recent(limit=limit))
+
+    cases = run(work)
+    if as_json:
+        print_json([asdict(case) for case in cases])
+        return
+    rows = ((c.id, _when(c.created_at), c.tenant, c.surface, c.action, c.hazard, f"{c.risk:.2f}") for c in cases)
+    print_table(("id", "created", "tenant", "surface", "action", "hazard", "risk"), rows, empty="no case yet")
+
+
+def erase(end_user: Annotated[str, typer.Option(help="The id that callers send for the person.")]) -> None:
+    """Remove a person's texts everywhere: flags, exchanges, cases, spool. Counts stay."""
+
+    async def work(settings: Settings) -> Any:
+        async with connected(settings) as redis:
+            cases, flags = CaseStore(redis, settings.retention), FlagStore(redis, None)
+            return await erase_end_user(end_user, redis=redis, flags=flags, cases=cases)
+
+    done = run(work)
+    out.print(f"texts removed from {done.flags} flags, {done.exchanges} exchanges and {done.cases} cases")
+    if not done.disk_cleaned:
+        out.print("this Redis is its operator's: run BGREWRITEAOF there so that the text leaves its disk too")
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check how Redis is set up and say what to change. Exit status 1 where something is wrong."""
+
+    async def work(settings: Settings) -> list[Any]:
+        async with connected(settings) as redis:
+            return list(await redis.check())
+
+    findings = run(work)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        rows = ((finding.level, finding.name, finding.message) for finding in findings)
+        print_table(("level", "what", "what to do"), rows, empty="nothing to change")
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _when(moment: float | None) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S") if moment else ""

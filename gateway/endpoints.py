@@ -1,0 +1,215 @@
+"""The gateway's own endpoints: flags, moderations, health, readiness and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Header, Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.responses import Response
+
+from antiprompt_bank import HAZARDS
+from gateway.answers import JSON_TYPE
+from gateway.auth import Principal
+from gateway.cases import Case
+from gateway.cases import Exchange as ExchangeTexts
+from gateway.conversation import Conversation
+from gateway.errors import BadRequest, StateUnavailable, TooLarge, Unscreenable
+from gateway.flags import Flag, Source
+from gateway.parts import Parts
+from gateway.policy import Policy
+from gateway.request_body import parse_object, read_body
+from gateway.telemetry import METRICS_CONTENT_TYPE
+from gateway.wire import MODERATIONS
+from gateway.wire.surface import Extracted
+
+router = APIRouter()
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._:-]+$")]
+Passage = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+
+
+class FlagRequest(BaseModel):
+    """A user's report: which text, by id or in words, and why."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    case_id: Id | None = Field(None, description="The x-antiprompt-case of the reply.")
+    completion_id: Id | None = Field(None, description="The id of the completion or response.")
+    text: Passage | None = Field(None, description="The text itself, where there is no id.")
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    prompt: Passage | None = Field(None, description="What the text answered.")
+    hazard: str | None = Field(None, description="A hazard slug.", json_schema_extra={"enum": [*HAZARDS, None]})
+    corrected_answer: Passage | None = Field(None, description="What should have been said.")
+    end_user: Id | None = Field(None, description="Whom the report is from; kept as a digest.")
+
+
+class FlagState(BaseModel):
+    """Where a flag stands."""
+
+    id: str
+    state: str = Field(description="open, claimed, escalated, confirmed or dismissed")
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the running gateway. Raises ``ScreeningUnavailable`` while it is starting."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+@router.post(
+    "/v1/flags",
+    status_code=202,
+    response_model=FlagState,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {JSON_TYPE: {"schema": FlagRequest.model_json_schema()}},
+        }
+    },
+)
+async def file_flag(
+    request: Request, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
+) -> Response:
+    """Report a text. Answered when the flag is kept; the same Idempotency-Key files it once."""
+    parts = parts_of(request)
+    principal = await parts.authenticator.principal(request.headers, _peer(request))
+    raw = await read_body(request, parts.settings.limits)
+    asked = _flag_request(parse_object(raw, parts.settings.limits.max_json_depth))
+    end_user = parts.redis.end_user_digest(asked.end_user) if asked.end_user else None
+    await parts.quotas.take_flag(tenant=principal.tenant, key_id=principal.key_id, end_user=end_user)
+    flag = await _flag(parts, principal, asked, end_user)
+    fingerprint = parts.redis.digest("flag body", raw.decode("utf-8"))
+    flag_id, state = await parts.flags.add(flag, idempotency_key=idempotency_key, fingerprint=fingerprint)
+    parts.metrics.flags.labels("user").inc()
+    return _json({"id": flag_id, "state": str(state)}, 202)
+
+
+@router.get("/v1/flags/{flag_id}", response_model=FlagState)
+async def flag_state(request: Request, flag_id: str) -> Response:
+    """Where a flag of this tenant stands."""
+    parts = parts_of(request)
+    principal = await parts.authenticator.principal(request.headers, _peer(request))
+    flag = await parts.flags.get(flag_id, tenant=principal.tenant)
+    return _json({"id": flag.id, "state": str(flag.state)})
+
+
+def _flag_request(body: dict[str, Any]) -> FlagRequest:
+    try:
+        asked = FlagRequest.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or None
+        raise BadRequest(f"{place or 'the body'}: {first['msg']}", param=place) from None
+    if asked.case_id is None and asked.completion_id is None and asked.text is None:
+        raise BadRequest("name the text by case_id or completion_id, or send it as text", param="case_id")
+    if asked.hazard is not None and asked.hazard not in HAZARDS:
+        raise BadRequest(f"hazard must be one of {', '.join(HAZARDS)}", param="hazard")
+    return asked
+
+
+async def _flag(parts: Parts, principal: Principal, asked: FlagRequest, end_user: str | None) -> Flag:
+    case, texts = await _reported(parts, principal, asked)
+    about_reply = asked.prompt is not None or asked.text is not None or bool(texts and texts.reply)
+    text, prompt = asked.text, asked.prompt
+    if texts is not None:
+        text = text or "\n".join(texts.reply) or texts.prompt
+        prompt = prompt or (texts.prompt if texts.reply else None)
+    return Flag(
+        tenant=principal.tenant,
+        source=Source.USER,
+        side="response" if about_reply else "request",
+        text=text,
+        prompt=prompt,
+        reason=asked.reason,
+        corrected_answer=asked.corrected_answer,
+        hazard=asked.hazard,
+        risk=case.risk if case else None,
+        case_id=case.id if case else asked.case_id,
+        completion_id=asked.completion_id or (case.completion_id if case else None),
+        bank_version=case.bank_version if case else None,
+        end_user=end_user,
+    )
+
+
+async def _reported(parts: Parts, principal: Principal, asked: FlagRequest) -> tuple[Case | None, ExchangeTexts | None]:
+    """The case that is reported and its text. While Redis is away the flag is kept with the ids alone."""
+    try:
+        if asked.case_id is not None:
+            case = await parts.cases.get(asked.case_id, tenant=principal.tenant)
+        elif asked.completion_id is not None:
+            case = await parts.cases.by_completion(asked.completion_id, tenant=principal.tenant)
+        else:
+            return None, None
+        return case, await parts.cases.exchange(case.id, tenant=principal.tenant)
+    except StateUnavailable:
+        return None, None
+
+
+async def moderate(request: Request) -> Response:
+    """``POST /v1/moderations``: the verdict of the gateway's own detector, in OpenAI's shape."""
+    parts = parts_of(request)
+    principal = await parts.proxy.admit(request)
+    body = parse_object(await read_body(request, parts.settings.limits), parts.settings.limits.max_json_depth)
+    extracted = MODERATIONS.read_request(body)
+    if len(extracted.texts) > parts.settings.limits.max_texts:
+        raise TooLarge(f"the request holds more than {parts.settings.limits.max_texts} texts")
+    if extracted.unreadable:
+        raise Unscreenable("this gateway screens text; it cannot moderate images", param="input")
+    policy: Policy = parts.policies.current.for_tenant(principal.policy or principal.tenant)
+    numbers = range(MODERATIONS.result_count(body))
+    inputs = [Extracted(tuple(text for text in extracted.texts if text.choice == number)) for number in numbers]
+    judged = await asyncio.gather(*(_moderated(parts, one, policy, principal.tenant) for one in inputs))
+    model = body.get("model")
+    reply = MODERATIONS.reply(
+        [risks for risks, _ in judged],
+        [hits for _, hits in judged],
+        model=model if isinstance(model, str) else "antiprompt",
+        reply_id=f"modr-{secrets.token_hex(12)}",
+        with_scores=principal.sees_scores,
+    )
+    return _json(reply)
+
+
+async def _moderated(
+    parts: Parts, extracted: Extracted, policy: Policy, tenant: str
+) -> tuple[dict[str, float], set[str]]:
+    """The risks of one input by hazard, and the hazards for which policy would do anything but allow."""
+    conversation = Conversation(extracted)
+    judgement = await parts.judge.request(conversation, policy, tenant=tenant, known=_nothing_known)
+    risks: dict[str, float] = {}
+    for score in judgement.scores:
+        for hazard, risk in score.risks.items():
+            risks[hazard] = max(risk, risks.get(hazard, 0.0))
+    return risks, {hit.hazard for hit in judgement.decision.hits if hit.hazard}
+
+
+async def _nothing_known(texts: Any) -> frozenset[str]:
+    return frozenset()
+
+
+async def healthz(request: Request) -> Response:
+    """Whether the process answers at all. Says nothing about how it is set up."""
+    return _json({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Whether traffic should come here: the bank is loaded and has been tried out."""
+    readiness = request.app.state.readiness
+    return _json(readiness.report(), 200 if readiness.ready else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Everything that is counted, for Prometheus."""
+    return Response(request.app.state.metrics.exposition(), media_type=METRICS_CONTENT_TYPE)
+
+
+def _json(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type=JSON_TYPE)
+
+
+def _peer(request: Request) -> str | None:
+    return request.client.host if request.client else None

@@ -1,0 +1,179 @@
+"""Parts: everything a gateway process is made of, built once, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from antiprompt_bank import Bank, load
+from gateway.auth import Authenticator
+from gateway.bookkeeping import Bookkeeper
+from gateway.cases import CaseStore
+from gateway.client_keys import ClientKeyStore
+from gateway.flags import FlagStore
+from gateway.history import TenantHistory
+from gateway.http_client import HttpClient
+from gateway.judgement import Judge
+from gateway.policy_store import PolicyStore
+from gateway.proxy import Proxy
+from gateway.quotas import Quotas
+from gateway.redis_client import RedisClient
+from gateway.replies import Replies
+from gateway.screening import Screener, Subject
+from gateway.settings import Settings
+from gateway.spool import Spool
+from gateway.telemetry import Metrics, logger
+from gateway.upstream import Upstream
+
+_OBSERVE_EVERY_S = 1.0
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether traffic should come: the bank is loaded and has judged a text. ``failure`` says why it never will."""
+
+    bank: str | None = None
+    failure: str | None = None
+    redis: RedisClient | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.bank is not None and self.failure is None
+
+    def report(self) -> dict[str, Any]:
+        """For /readyz: no addresses, no settings, no keys."""
+        status = "ready" if self.ready else "failed" if self.failure else "starting"
+        redis = "up" if self.redis is not None and self.redis.available else "away"
+        return {"status": status, "bank": self.bank, "redis": redis, "reason": self.failure}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one gateway process."""
+
+    settings: Settings
+    metrics: Metrics
+    redis: RedisClient
+    keys: ClientKeyStore
+    authenticator: Authenticator
+    quotas: Quotas
+    policies: PolicyStore
+    screener: Screener
+    judge: Judge
+    http: HttpClient
+    history: TenantHistory
+    cases: CaseStore
+    flags: FlagStore
+    bookkeeper: Bookkeeper
+    proxy: Proxy
+    readiness: Readiness = field(default_factory=Readiness)
+
+
+def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
+    """Put the parts together; nothing is started. ``base_url`` is the model server's."""
+    redis = RedisClient(settings.redis, settings.data_dir)
+    keys = ClientKeyStore(redis)
+    authenticator = Authenticator(keys, allowed_hosts=settings.routes.allowed_hosts)
+    quotas = Quotas(redis, settings.flags)
+    policies = PolicyStore(redis, settings.policy_file)
+    screener = Screener(settings.screening, metrics)
+    judge = Judge(screener, metrics)
+    http = HttpClient(settings.upstream)
+    history = TenantHistory(redis)
+
+    def dropped(cause: str, count: int) -> None:
+        metrics.dropped_cases.labels(cause).inc(count)
+
+    cases = CaseStore(redis, settings.retention, on_dropped=dropped)
+    flags = FlagStore(redis, Spool(settings.data_dir / "spool", max_bytes=settings.flags.max_spool_bytes))
+    bookkeeper = Bookkeeper(cases, flags, history, metrics)
+    upstream = Upstream(http, base_url, settings.upstream.api_key)
+    replies = Replies(settings, upstream, judge, screener, history, bookkeeper, metrics)
+    proxy = Proxy(
+        settings, authenticator, quotas, policies, screener, judge, replies, history, bookkeeper, redis, metrics
+    )
+    return Parts(
+        settings=settings,
+        metrics=metrics,
+        redis=redis,
+        keys=keys,
+        authenticator=authenticator,
+        quotas=quotas,
+        policies=policies,
+        screener=screener,
+        judge=judge,
+        http=http,
+        history=history,
+        cases=cases,
+        flags=flags,
+        bookkeeper=bookkeeper,
+        proxy=proxy,
+        readiness=Readiness(redis=redis),
+    )
+
+
+@asynccontextmanager
+async def running(parts: Parts) -> AsyncIterator[None]:
+    """Start the parts in their order, and stop them in the opposite one. The bank loads in the background."""
+    async with AsyncExitStack() as stack:
+        await parts.redis.start()
+        stack.push_async_callback(parts.redis.close)
+        await parts.policies.start()
+        await parts.flags.start()
+        stack.push_async_callback(parts.flags.close)
+        await parts.cases.start()
+        stack.push_async_callback(parts.cases.close)
+        await parts.history.start()
+        stack.push_async_callback(parts.history.close)
+        await parts.http.start()
+        stack.push_async_callback(parts.http.close)
+        parts.screener.start()
+        stack.push_async_callback(parts.screener.close)
+        tasks = [asyncio.create_task(work) for work in (_warm_up(parts), parts.policies.follow(), _observe(parts))]
+        stack.push_async_callback(_cancel, tasks)
+        yield
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _warm_up(parts: Parts) -> None:
+    """Load the bank and judge one text on each side. A gateway that cannot is not ready, and says why."""
+    try:
+        bank = await asyncio.to_thread(_load_bank, parts.settings)
+        parts.screener.swap(bank)
+        subjects = [Subject("Is anybody there?", "request"), Subject("Yes.", "response", "Is anybody there?")]
+        await parts.screener.screen(subjects, tenant="")
+    except Exception as error:  # whatever it is, /readyz must tell
+        parts.readiness.failure = f"{type(error).__name__}: {error}"
+        logger().error("the bank could not be loaded", error=parts.readiness.failure)
+        return
+    parts.readiness.bank = bank.version
+    logger().info("ready", bank=bank.version, encoder=bank.encoder.id, records=len(bank.records))
+
+
+def _load_bank(settings: Settings) -> Bank:
+    chosen, threads = settings.bank, settings.screening.threads
+    return load(
+        chosen.path,
+        version=chosen.version,
+        device=chosen.device,
+        threads=threads,
+        cache_dir=settings.data_dir / "bank",
+    )
+
+
+async def _observe(parts: Parts) -> None:
+    """Keep the gauges that nobody sets in passing."""
+    while True:
+        metrics, policy = parts.metrics, parts.policies.current
+        metrics.redis_up.set(parts.redis.available)
+        metrics.spooled_flags.set(parts.flags.spool_flags)
+        metrics.name_policy(policy.version, "shadow" if policy.break_glass else str(policy.mode))
+        await asyncio.sleep(_OBSERVE_EVERY_S)

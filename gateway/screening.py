@@ -1,0 +1,212 @@
+"""Screener: texts -> scores, through the cache, the batcher and the bank; and the swap to a new bank.
+
+A score is cached by tenant, side, text and prompt, and belongs to one bank (version, overlay, encoder, adapter and
+calibration are all of the bank's making): each bank has a cache of its own that goes with it. What to do about a
+score is not cached: policy decides that anew each time. The tenant is part of the key so that the time an answer
+takes never tells one tenant what another has sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Final
+
+from antiprompt_bank import Bank, Prepared, Score, Side
+from gateway.batching import Batcher
+from gateway.errors import ScreeningUnavailable, TooLarge
+from gateway.settings import ScreeningSettings
+from gateway.telemetry import Metrics
+
+_INLINE_CHARS: Final = 1500
+"""Texts up to this length are cut and tokenised on the event loop (under 0.5 ms); longer ones in a thread."""
+
+_LONGEST_TOKEN_CHARS: Final = 24
+"""Few tokens stand for more characters, so a longer text cannot fit into the windows allowed: it is not even cut."""
+
+_WINDOW_TOKENS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One text to screen: which way it travels and, for a reply, the prompt that it answers."""
+
+    text: str
+    side: Side
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    bank: Bank
+    prepared: Prepared
+
+
+class Screener:
+    """Screens texts against the bank in force. ``start`` it inside the event loop, ``close`` it at the end."""
+
+    def __init__(self, settings: ScreeningSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._bank: Bank | None = None
+        self._cache = ScoreCache(settings.cache_entries)
+        self._cutter = ThreadPoolExecutor(1, thread_name_prefix="cut")
+        self._batcher: Batcher[_Job, Score] = Batcher(
+            _score_jobs,
+            cost=lambda job: max(1, job.prepared.windows),
+            threads=settings.threads,
+            max_batch=settings.max_batch_windows,
+            max_queue=settings.max_queue_windows,
+            timeout_s=settings.timeout_s,
+            metrics=metrics,
+        )
+
+    @property
+    def bank(self) -> Bank | None:
+        """The bank in force; None until one has been loaded."""
+        return self._bank
+
+    @property
+    def in_force(self) -> Bank:
+        """The bank in force. Raises ``ScreeningUnavailable`` until one has been loaded."""
+        if self._bank is None:
+            raise ScreeningUnavailable("the gateway is still loading its bank; try again", retry_after_s=2)
+        return self._bank
+
+    def start(self) -> None:
+        self._batcher.start()
+
+    async def close(self) -> None:
+        await self._batcher.close()
+        self._cutter.shutdown(wait=False, cancel_futures=True)
+
+    def swap(self, bank: Bank) -> None:
+        """Put ``bank`` in force from the next request on; what is under way ends with the bank it began with."""
+        self._bank, self._cache = bank, ScoreCache(self._settings.cache_entries)
+        harmful = sum(record.harmful for record in bank.records)
+        self._metrics.name_bank(bank.version, bank.encoder.id, harmful, len(bank.records) - harmful)
+
+    async def screen(self, subjects: Sequence[Subject], *, tenant: str) -> list[Score]:
+        """One score for each subject.
+
+        Raises ``ScreeningUnavailable`` where a text could not be screened, ``Overloaded`` where the queue is full and
+        ``TooLarge`` where the texts need more windows than one request may have.
+        """
+        bank, cache = self.in_force, self._cache
+        keys = [_key(tenant, subject) for subject in subjects]
+        found = [cache.get(key) for key in keys]
+        missing = {key: at for at, (key, score) in enumerate(zip(keys, found, strict=True)) if score is None}
+        self._count_lookups(len(subjects), len(missing))
+        if missing:
+            started_s = time.perf_counter()
+            scored = await self._score(bank, [subjects[at] for at in missing.values()])
+            fresh = dict(zip(missing, scored, strict=True))
+            for key, score in fresh.items():
+                cache.put(key, score)
+            found = [fresh[key] if score is None else score for key, score in zip(keys, found, strict=True)]
+            side = subjects[next(iter(missing.values()))].side
+            self._metrics.screening.labels(side).observe(time.perf_counter() - started_s)
+        return [score for score in found if score is not None]
+
+    async def _score(self, bank: Bank, subjects: Sequence[Subject]) -> list[Score]:
+        self._check_length(sum(len(subject.text) for subject in subjects))
+        prepared = [await self._prepare(bank, subject) for subject in subjects]
+        windows = sum(item.windows for item in prepared)
+        if windows > self._settings.max_windows:
+            raise TooLarge(
+                f"the texts need {windows} windows, and {self._settings.max_windows} is the most for one request"
+            )
+        if windows <= self._settings.max_batch_windows:
+            return await self._batcher.run([_Job(bank, item) for item in prepared])
+        return [await self._score_long(bank, item) for item in prepared]
+
+    async def _score_long(self, bank: Bank, prepared: Prepared) -> Score:
+        """A long text goes piece by piece, each queued when the one before is done: others get their turn between."""
+        scores: list[Score] = []
+        for piece in _pieces(prepared, self._settings.max_batch_windows):
+            scores += await self._batcher.run([_Job(bank, piece)])
+        return _worst(scores)
+
+    async def _prepare(self, bank: Bank, subject: Subject) -> Prepared:
+        if len(subject.text) <= _INLINE_CHARS:
+            return bank.prepare(subject.text, side=subject.side, prompt=subject.prompt)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                return await loop.run_in_executor(
+                    self._cutter, lambda: bank.prepare(subject.text, side=subject.side, prompt=subject.prompt)
+                )
+        except TimeoutError:
+            raise ScreeningUnavailable("the text was not cut into windows in time; try again") from None
+
+    def _check_length(self, chars: int) -> None:
+        most = self._settings.max_windows * _WINDOW_TOKENS * _LONGEST_TOKEN_CHARS
+        if chars > most:
+            raise TooLarge(f"the texts are {chars} characters long, and {most} is the most for one request")
+
+    def _count_lookups(self, asked: int, missed: int) -> None:
+        if asked > missed:
+            self._metrics.cache_lookups.labels("hit").inc(asked - missed)
+        if missed:
+            self._metrics.cache_lookups.labels("miss").inc(missed)
+
+
+class ScoreCache:
+    """The scores of one bank, least recently used first to go. Holds digests, never texts."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._scores: OrderedDict[bytes, Score] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def get(self, key: bytes) -> Score | None:
+        score = self._scores.get(key)
+        if score is not None:
+            self._scores.move_to_end(key)
+        return score
+
+    def put(self, key: bytes, score: Score) -> None:
+        self._scores[key] = score
+        if len(self._scores) > self._most:
+            self._scores.popitem(last=False)
+
+
+def _key(tenant: str, subject: Subject) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (tenant, subject.side, subject.prompt, subject.text):
+        # Lengths keep the parts apart; no prompt and an empty one are different.
+        raw = b"" if part is None else part.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % (-1 if part is None else len(raw)))
+        digest.update(raw)
+    return digest.digest()
+
+
+def _pieces(prepared: Prepared, most: int) -> Iterator[Prepared]:
+    """The same text in pieces of at most ``most`` encoder inputs each."""
+    step = max(1, most * len(prepared.cut) // prepared.windows)
+    for first in range(0, len(prepared.cut), step):
+        yield replace(prepared, cut=prepared.cut[first : first + step])
+
+
+def _worst(scores: Sequence[Score]) -> Score:
+    """One text's score from those of its pieces: the riskiest piece, with the highest risk of each hazard."""
+    riskiest = max(scores, key=lambda score: score.risk)
+    risks: dict[str, float] = {}
+    for score in scores:
+        for hazard, risk in score.risks.items():
+            risks[hazard] = max(risk, risks.get(hazard, 0.0))
+    return replace(riskiest, risks=risks, windows=sum(score.windows for score in scores))
+
+
+def _score_jobs(jobs: list[_Job]) -> list[Score]:
+    """Score a batch; around a swap it can hold jobs of two banks."""
+    if all(job.bank is jobs[0].bank for job in jobs):
+        return jobs[0].bank.score_prepared([job.prepared for job in jobs])
+    return [job.bank.score_prepared([job.prepared])[0] for job in jobs]

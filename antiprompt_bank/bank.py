@@ -112,7 +112,7 @@ class Bank:
         for view in views(text):
             for window in windows(view, self.encoder.tokenize(view.text), window_tokens=WINDOW_TOKENS):
                 found.setdefault(window.ids, window)
-        return Prepared(side, len(text), tuple(found.values()), None if prompt is None else self._prompt_ids(prompt))
+        return Prepared(side, len(text), tuple(found.values()), self._prompt_ids(prompt))
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Score]:
         """Judge prepared texts in one encoder batch; the result for each does not depend on the others."""
@@ -162,8 +162,10 @@ class Bank:
             _Vectors({ids: at for at, ids in enumerate(pairs)}, self.encoder.encode_pairs(list(pairs))),
         )
 
-    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        # A token is at least one character, and few have more than 24: no need to read all of a long prompt.
+    def _prompt_ids(self, prompt: str | None) -> tuple[int, ...] | None:
+        if prompt is None or not prompt.strip():
+            return None
+        # Few tokens have more than 24 characters: no need to read all of a long prompt to know how it ends.
         return tuple(self.encoder.tokenize(prompt[-24 * PROMPT_TOKENS :]).ids[-PROMPT_TOKENS:])
 
     def _shelves(self) -> Shelves:

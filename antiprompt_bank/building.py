@@ -143,8 +143,8 @@ def _families(records: Sequence[Antiprompt]) -> NDArray[np.int64]:
 
 
 def _hazards(records: Sequence[Antiprompt]) -> NDArray[np.int64]:
-    number = {slug: at for at, slug in enumerate(HAZARDS)}
-    return np.array([number.get(record.hazard or "", -1) for record in records], dtype=np.int64)
+    number = {slug: at for at, slug in enumerate(HAZARDS, start=1)}
+    return np.array([0 if record.hazard is None else number[record.hazard] for record in records], dtype=np.int64)
 
 
 def _version(records: Sequence[Antiprompt], vectors: NDArray[np.float32], encoder_id: str, moment: datetime) -> str:

@@ -2,11 +2,13 @@
 
 A curve is a logistic regression on how close the harmful and the benign exemplars are on average. It is fitted on the
 bank's own exemplars, each scored with its whole family (twin and variants) left out, which is how close an unseen text
-would be. The line is then moved and stretched so that its values can be used in a policy:
+would be; the benign side of the fit is the look-alikes, since those are what must be told apart. The line is then moved
+and stretched so that its values can be used in a policy:
 
-* risk 0.5: 15 % of the harmless look-alikes and 1 % of the everyday exemplars pass it. Look-alikes are far harder than
-  what people write on most days: on everyday prompts this is less than 1 %.
-* risk 0.9: 4 % of the look-alikes and 0.2 % of the everyday exemplars.
+* risk 0.5: passed by at most 15 % of the look-alikes and 5 % of the everyday exemplars. Both are picked to be hard; of
+  what people write on most days, less than 1 % passes it.
+* risk 0.9: passed by at most 8 % of the look-alikes and 1 % of the everyday exemplars; less than 0.2 % of what people
+  write.
 
 A calibration belongs to one bank version and one encoder, since both move every similarity.
 """
@@ -26,8 +28,8 @@ _RIDGE: Final = 1.0
 _FEWEST: Final = 24
 _MEDIUM: Final = 0.5
 _HIGH: Final = 0.9
-_PASSING: Final = {_MEDIUM: (0.15, 0.01), _HIGH: (0.04, 0.002)}
-"""For each risk, the shares of look-alikes and of everyday exemplars that may pass it."""
+_PASSING: Final = {_MEDIUM: (0.15, 0.05), _HIGH: (0.08, 0.01)}
+"""For each risk, the shares of look-alikes and of everyday exemplars, their families left out, that may pass it."""
 
 _UNRELATED: Final = 8
 _MOST_COMPARED: Final = 4000
@@ -101,8 +103,8 @@ def backgrounds(
 ) -> NDArray[np.float64]:
     """``(n,)`` similarities of n rows to texts they have nothing to do with: the mean of the eight most similar ones.
 
-    Nothing to do with: of another family and another hazard (numbers; -1 for none), on the same shelf. Compared with
-    at most 4,000 rows of a shelf. Rounded to 4 digits, so that a bank read back scores the same.
+    Nothing to do with: of another family and another hazard (both as numbers), on the same shelf. Compared with at most
+    4,000 rows of a shelf. Rounded to 4 digits, so that a bank read back scores the same.
     """
     found = np.zeros(len(vectors))
     on_shelf = np.array(shelves)
@@ -113,7 +115,7 @@ def backgrounds(
             these = rows[start : start + 512]
             similarity = vectors[these] @ vectors[others].T
             related = families[these][:, None] == families[others][None, :]
-            related |= (hazards[these][:, None] == hazards[others][None, :]) & (hazards[these][:, None] >= 0)
+            related |= hazards[these][:, None] == hazards[others][None, :]
             unrelated = -np.partition(np.where(related, 0.0, -similarity), min(_UNRELATED, len(others)) - 1, axis=1)
             found[these] = unrelated[:, :_UNRELATED].mean(axis=1)
     return np.clip(found, 0.0, 0.95).round(4)
@@ -126,14 +128,18 @@ def fit_curve(
 
     ``is_harmful`` and ``is_everyday`` are ``(n,)``; everyday exemplars are benign ones that resemble no hazard.
     """
-    fewest = min(int(is_harmful.sum()), int((~is_harmful).sum()))
+    is_lookalike = ~is_harmful & ~is_everyday
+    if is_lookalike.sum() < _FEWEST:
+        is_lookalike = ~is_harmful
+    fewest = int(min(is_harmful.sum(), is_lookalike.sum()))
     if fewest < _FEWEST:
         return Curve()
     neighbours = min(max(fewest // 10, 4), NEIGHBOURS)
     means = np.column_stack(_means(harmful, benign, neighbours))
-    weights = _logistic(means, is_harmful)
+    told_apart = is_harmful | is_lookalike
+    weights = _logistic(means[told_apart], is_harmful[told_apart])
     line = means @ weights
-    lookalikes, everyday = line[~is_harmful & ~is_everyday], line[is_everyday]
+    lookalikes, everyday = line[is_lookalike], line[is_everyday]
     medium, high = (
         _highest_quantile((lookalikes, 1 - of_lookalikes), (everyday, 1 - of_everyday))
         for of_lookalikes, of_everyday in (_PASSING[_MEDIUM], _PASSING[_HIGH])

@@ -21,8 +21,9 @@ GRAPH: Final = "openvino.xml"
 WEIGHTS: Final = "openvino.bin"
 TOKENIZER: Final = "tokenizer.json"
 
-_GROUP: Final = 16
-"""Inputs in one inference. Batches stop paying at 16, and the number of shapes the runtime has to keep stays small."""
+_GROUPS: Final = (8, 4, 2, 1)
+"""Inputs in one inference. The runtime keeps memory for every shape it has seen, so only these sizes occur;
+larger ones are no faster."""
 
 
 class OpenVinoEncoder:
@@ -98,8 +99,11 @@ def _equal_lengths(inputs: Sequence[TokenInput]) -> Iterator[list[int]]:
     for at, item in enumerate(inputs):
         by_length.setdefault(len(item.ids), []).append(at)
     for places in by_length.values():
-        for start in range(0, len(places), _GROUP):
-            yield places[start : start + _GROUP]
+        start = 0
+        while start < len(places):
+            size = next(size for size in _GROUPS if size <= len(places) - start)
+            yield places[start : start + size]
+            start += size
 
 
 def _compiled(graph: Path, threads: int) -> tuple[Any, str]:

@@ -8,8 +8,8 @@ Risk comes from two sources, and the larger counts:
   it is in the bank, however little one row moves a mean. A benign exemplar has the same right: what nearly repeats it
   passes, unless a harmful one is as near.
 
-A text that is far from everything is unknown, not risky: risk fades to nothing where no harmful exemplar is nearer
-than unrelated texts are.
+A text that is far from everything is unknown, not risky: risk fades to nothing where even the closest harmful
+exemplar is farther than unrelated texts are.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _CLEARED_RISK: Final = 0.05
 _CLOSER: Final = 0.5
 """A repetition is at most this share as far from its exemplar as from the nearest one of the other label."""
 
-_KNOWN: Final = 0.1
-"""Closeness of the closest harmful exemplar from which the curve counts in full."""
+_UNKNOWN: Final = -0.1
+"""Closeness of the closest harmful exemplar up to which a text is unknown; from 0 on the curve counts in full."""
 
 _HAZARD_WIDTH: Final = 0.07
 """How fast a harmful neighbour loses its say about the hazard: by e for each 0.07 of closeness below the best."""
@@ -123,7 +123,7 @@ def score_of(risks: NDArray[np.float64], slugs: Sequence[str]) -> tuple[float, s
 
 
 def _whole_risk(harmful: Neighbours, benign: Neighbours, curve: Curve) -> NDArray[np.float64]:
-    risk = curve.risk(harmful, benign) * np.clip(harmful.closeness[:, 0] / _KNOWN, 0.0, 1.0)
+    risk = curve.risk(harmful, benign) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
     beyond = np.clip((harmful.closeness[:, 0] - RADIUS) / (1 - RADIUS), 0.0, 1.0)
     repeated = REPETITION_RISK + (1 - REPETITION_RISK) * beyond
     risk = np.where(_repeats(harmful, benign), np.maximum(risk, repeated), risk)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiprompt_bank import Antiprompt, Label
+from antiprompt_bank.neighbours import FARTHEST, Neighbours, Rows, Shelves
+
+
+def unit(seed: int, count: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, 16)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def requests(count: int) -> list[Antiprompt]:
+    return [Antiprompt(text=f"text {n}", label=Label.HARMFUL, side="request", hazard="hate") for n in range(count)]
+
+
+def answer(text: str, prompt: str | None) -> Antiprompt:
+    return Antiprompt(text=text, label=Label.HARMFUL, side="response", hazard="hate", prompt=prompt)
+
+
+def rows(record: list[int], pair: list[bool]) -> Rows:
+    return Rows(np.array(record, dtype=np.int32), np.array(pair, dtype=bool))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 30))
+def test_neighbours_are_ranked_by_how_far_they_stand_out_from_their_background(seed: int, count: int) -> None:
+    stored, asked = unit(seed, count), unit(seed + 1, 3)
+    background = np.random.default_rng(seed).uniform(0, 0.9, count)
+    shelves = Shelves(
+        requests(count), rows(list(range(count)), [False] * count), stored, background, np.ones(count, dtype=bool)
+    )
+    found, none = shelves.find("request", asked, count=4)
+    similarity = asked @ stored.T
+    closeness = np.clip((similarity - background) / (1 - background), FARTHEST, 1.0)
+    for window in range(3):
+        known = found.record[window] >= 0
+        at = found.record[window][known]
+        np.testing.assert_allclose(found.closeness[window][known], closeness[window][at], atol=1e-4)
+        assert known.sum() == min(4, count)
+        assert np.sort(closeness[window])[::-1][: known.sum()].sum() <= closeness[window][at].sum() + 1e-4
+        raw = closeness[window][at] > FARTHEST
+        np.testing.assert_allclose(found.similarity[window][known][raw], similarity[window][at][raw], atol=1e-4)
+    assert (none.record == -1).all()
+
+
+def test_a_record_of_several_windows_is_one_neighbour() -> None:
+    stored = unit(0, 4)
+    shelves = Shelves(requests(2), rows([0, 0, 0, 1], [False] * 4), stored, np.zeros(4), np.array([True, True]))
+    found, _ = shelves.find("request", stored[:1], count=3)
+    assert sorted(found.record[0].tolist()) == [-1, 0, 1]
+    assert found.record[0, 0] == 0
+    assert found.similarity[0, 0] > 0.999
+
+
+def test_records_that_do_not_decide_are_not_found() -> None:
+    stored = unit(0, 2)
+    shelves = Shelves(requests(2), rows([0, 1], [False] * 2), stored, np.zeros(2), np.array([False, True]))
+    found, _ = shelves.find("request", stored[:1], count=2)
+    assert found.record.tolist() == [[1, -1]]
+    assert found.similarity[0, 1] == -1.0
+
+
+def test_each_exemplar_is_compared_in_the_form_in_which_it_was_stored() -> None:
+    records = [answer("with", "prompt"), answer("without", None)]
+    stored = unit(0, 3)  # record 0 alone, record 0 as a pair, record 1 alone
+    shelves = Shelves(records, rows([0, 0, 1], [False, True, False]), stored, np.zeros(3), np.array([True, True]))
+
+    alone, _ = shelves.find("response", stored[:1], count=2)
+    assert alone.similarity[0, 0] > 0.999
+    assert alone.record[0, 0] == 0
+
+    # With a prompt, the alone vector of an exemplar that has one is never looked at, though it is the same here.
+    known, _ = shelves.find("response_with_prompt", stored[:1], stored[2:3], count=2)
+    assert known.similarity.max() < 0.99
+    paired, _ = shelves.find("response_with_prompt", stored[2:3], stored[1:2], count=2)
+    np.testing.assert_allclose(paired.similarity[0], [1.0, 1.0], atol=1e-5)
+
+
+def test_those_left_out_make_room_for_the_next() -> None:
+    found = Neighbours(np.array([[0.9, 0.8, 0.7]]), np.array([[0.9, 0.8, 0.7]]), np.array([[5, 6, 7]]))
+    best = found.best(2, without=np.array([[True, False, False]]))
+    assert best.record.tolist() == [[6, 7]]
+    assert best.closeness.tolist() == [[0.8, 0.7]]

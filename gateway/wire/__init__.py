@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from gateway.wire.chat import Chat
+from gateway.wire.completions import Completions
 from gateway.wire.embeddings import Embeddings
 from gateway.wire.images import Images
 from gateway.wire.moderations import Moderations
@@ -29,7 +31,14 @@ from gateway.wire.responses import Responses
 from gateway.wire.speech import Speech
 from gateway.wire.surface import Surface
 
-_ALL: Final[tuple[Surface, ...]] = (Responses(), Embeddings(), Images(), Speech())
+_ALL: Final[tuple[Surface, ...]] = (
+    Chat(),
+    Completions(),
+    Responses(),
+    Embeddings(),
+    Images(),
+    Speech(),
+)
 
 SURFACES: Final[Mapping[str, Surface]] = MappingProxyType({surface.path: surface for surface in _ALL})
 """Every surface that is passed on to the upstream, by its path below the base URL."""

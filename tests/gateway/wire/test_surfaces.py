@@ -11,6 +11,17 @@ def test_each_surface_stands_under_its_own_path_and_has_a_name_of_its_own():
     assert len({surface.name for surface in SURFACES.values()} | {MODERATIONS.name}) == len(SURFACES) + 1
 
 
+def test_every_surface_of_the_api_that_takes_text_is_known():
+    assert set(SURFACES) == {
+        "/chat/completions",
+        "/completions",
+        "/responses",
+        "/embeddings",
+        "/images/generations",
+        "/audio/speech",
+    }
+
+
 def test_what_is_answered_here_is_not_passed_on():
     assert MODERATIONS.path not in SURFACES
 

@@ -43,9 +43,9 @@ class Curve:
     because the single closest one moves with every row that is added. (What one exemplar must do alone is the business
     of its radius, see ``scoring``.) ``harmful >= benign >= 0``: going away from everything lowers the risk.
 
-    ``fitted_on`` counts the windows of exemplars; with fewer than 24 of either label nothing is fitted, and only
-    near-verbatim matches count. ``recall`` is the share of harmful exemplars, their families left out, at risk 0.5 and
-    0.9.
+    ``fitted_on`` counts the windows of exemplars. With fewer than 24 harmful ones, look-alikes or everyday ones nothing
+    is fitted, and only near-verbatim matches count: who knows only harm and its look-alikes takes all else for harm.
+    ``recall`` is the share of harmful exemplars, their families left out, at risk 0.5 and 0.9.
     """
 
     harmful: float = 0.0
@@ -129,10 +129,8 @@ def fit_curve(
     ``is_harmful`` and ``is_everyday`` are ``(n,)``; everyday exemplars are benign ones that resemble no hazard.
     """
     is_lookalike = ~is_harmful & ~is_everyday
-    if is_lookalike.sum() < _FEWEST:
-        is_lookalike = ~is_harmful
     fewest = int(min(is_harmful.sum(), is_lookalike.sum()))
-    if fewest < _FEWEST:
+    if min(fewest, int(is_everyday.sum())) < _FEWEST:
         return Curve()
     neighbours = min(max(fewest // 10, 4), NEIGHBOURS)
     means = np.column_stack(_means(harmful, benign, neighbours))
@@ -141,7 +139,7 @@ def fit_curve(
     line = means @ weights
     lookalikes, everyday = line[is_lookalike], line[is_everyday]
     medium, high = (
-        _highest_quantile((lookalikes, 1 - of_lookalikes), (everyday, 1 - of_everyday))
+        max(float(np.quantile(lookalikes, 1 - of_lookalikes)), float(np.quantile(everyday, 1 - of_everyday)))
         for of_lookalikes, of_everyday in (_PASSING[_MEDIUM], _PASSING[_HIGH])
     )
     if weights[0] <= 0 or medium >= high:  # harm is no closer to harm than anything else is
@@ -166,10 +164,6 @@ def _sample(rows: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     if len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-
-
-def _highest_quantile(*parts: tuple[NDArray[np.float64], float]) -> float:
-    return max(float(np.quantile(values, share)) for values, share in parts if len(values))
 
 
 def _logistic(means: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -138,11 +138,11 @@ def _repeats(these: Neighbours, others: Neighbours) -> NDArray[np.bool_]:
 
 
 def _hazard_shares(harmful: Neighbours, hazards: HazardTable) -> NDArray[np.float64]:
-    weight = np.exp((harmful.closeness - harmful.closeness[:, :1]) / _HAZARD_WIDTH) * (harmful.record >= 0)
-    hazard = hazards.of_record[harmful.record]
-    shares = np.zeros((len(weight), len(hazards.slugs)))
-    window = np.broadcast_to(np.arange(len(weight))[:, None], weight.shape)
-    np.add.at(shares, (window[harmful.record >= 0], hazard[harmful.record >= 0]), weight[harmful.record >= 0])
+    found = harmful.record >= 0
+    weight = np.exp((harmful.closeness - harmful.closeness[:, :1]) / _HAZARD_WIDTH)
+    window = np.broadcast_to(np.arange(len(found))[:, None], found.shape)
+    shares = np.zeros((len(found), len(hazards.slugs)))
+    np.add.at(shares, (window[found], hazards.of_record[harmful.record[found]]), weight[found])
     top = shares.max(axis=1, keepdims=True, initial=0.0)
     relative: NDArray[np.float64] = np.divide(shares, top, out=np.zeros_like(shares), where=top > 0)
     return relative

@@ -92,13 +92,18 @@ def _widened(text: str, cut: int, step: int) -> int:
 
 def _joined(left: str, right: str) -> bool:
     """Whether two neighbours belong to one word, or to one written character."""
-    if unicodedata.category(right).startswith("M") or "\u200d" in (left, right):
+    if _is_mark(right) or "\u200d" in (left, right):
         return True
     return _in_word(left) and _in_word(right)
 
 
+def _is_mark(letter: str) -> bool:
+    """Whether it belongs to the letter before it: an accent, or a vowel sign of an Indic script."""
+    return unicodedata.category(letter).startswith("M")
+
+
 def _in_word(letter: str) -> bool:
-    if letter in "_'’-":
+    if letter in "_'’-" or _is_mark(letter):
         return True
     # Scripts written without spaces have no word ends to look for.
     return letter.isalnum() and not any(first <= letter <= last for first, last in _UNSPACED)

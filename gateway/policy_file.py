@@ -119,6 +119,7 @@ HazardNames = Annotated[
 ]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class _Group(BaseModel):
@@ -234,7 +235,9 @@ class PolicyFile(_Group):
     overlap: StrictBool = Field(False, description="Send the request upstream while it is being screened.")
     stream_hold: StreamHold | None = Field(None, description="In place of the setting stream.hold.")
     rules: Rules = Field((), description="In order: the first that matches a hazard of a text decides about it.")
-    tenants: dict[Name, Tenant] = Field({}, max_length=10_000, description="Overrides by tenant or by policy name.")
+    tenants: dict[TenantName, Tenant] = Field(
+        {}, max_length=10_000, description="Overrides by tenant or by policy name."
+    )
     locked: StrictBool = Field(False, description="This file is the only source: nothing in Redis replaces it.")
 
     @model_validator(mode="after")
@@ -296,6 +299,7 @@ def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
     return f"{line}{error.problem}{hint}"
 
 
+_NAME_LETTERS: Final = "lower-case letters, digits, - and _"
 _KEYS: Final = tuple(
     dict.fromkeys(key for model in (PolicyFile, Rule, Rewrite, OnUnavailable) for key in model.model_fields)
 )
@@ -308,7 +312,8 @@ def _problem(place: tuple[int | str, ...], kind: str, message: str, value: objec
     if kind == "missing":
         return f"{path}: is missing" + ("; each rule needs it" if isinstance(place[-2], int) else "")
     if kind == "string_pattern_mismatch":
-        return f"{path}: a name is lower-case letters, digits, - and _, at most 64, not {reprlib.repr(value)}"
+        letters = "letters, digits, '.', - and _" if place[0] == "tenants" and place[-1] == "[key]" else _NAME_LETTERS
+        return f"{path.removesuffix('.[key]')}: a name is {letters}, at most 64, not {reprlib.repr(value)}"
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
     shown = f", not {reprlib.repr(value)}" if isinstance(value, str | int | float | bool) else ""
     return f"{path}: {message}{shown}" if path else message

@@ -30,8 +30,8 @@ class Batcher(Generic[T, R]):
 
     ``work`` takes a list of items and returns one result each, in order. ``max_batch`` and ``max_queue`` are in the
     unit of ``cost``, what one item costs. A call's items stay together in one batch, so a call should bring at most
-    ``max_batch`` of cost. Callers that left are skipped. If ``work`` fails, or returns a wrong number of results, every caller of that batch gets
-    ``ScreeningUnavailable``: a text that could not be screened is never a clean one.
+    ``max_batch`` of cost. Callers that left are skipped. If ``work`` fails, or returns a wrong number of results,
+    every caller of that batch gets ``ScreeningUnavailable``: a text that could not be screened is never a clean one.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Batcher(Generic[T, R]):
             except asyncio.CancelledError:
                 _refuse(batch, "the gateway is shutting down; try again")
                 raise
-            except Exception as error:  # whatever the work raised, its waiters must be answered
+            except Exception as error:  # noqa: BLE001  # whatever the work raised, its waiters must be answered
                 logger().error("screening failed", error=type(error).__name__, items=len(items))
                 _refuse(batch, "the text could not be screened; try again")
                 continue

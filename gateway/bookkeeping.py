@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from antiprompt_bank import Side
@@ -12,13 +13,18 @@ from gateway.flags import Flag, FlagStore, Source
 from gateway.history import TenantHistory
 from gateway.judgement import Judgement
 from gateway.policy import Action
+from gateway.quotas import Quotas
 from gateway.telemetry import Metrics, logger
 
 
 class Bookkeeper:
     """Writes down what happened. Nothing here changes what a caller gets."""
 
-    def __init__(self, cases: CaseStore, flags: FlagStore, history: TenantHistory, metrics: Metrics) -> None:
+    def __init__(
+        self, cases: CaseStore, flags: FlagStore, history: TenantHistory, quotas: Quotas, metrics: Metrics
+    ) -> None:
+        self._quotas = quotas
+        self._spending: set[asyncio.Task[None]] = set()
         self._cases = cases
         self._flags = flags
         self._history = history
@@ -78,6 +84,7 @@ class Bookkeeper:
 
     def finish(self, exchange: Exchange, *, status: int) -> None:
         """Close an exchange: its case, its metrics, its line in the log."""
+        self._spend(exchange)
         case = exchange.case()
         self._cases.record(case, exchange.texts())
         metrics = self._metrics
@@ -101,3 +108,17 @@ class Bookkeeper:
     def remember_reply(self, exchange: Exchange, texts: Sequence[str]) -> None:
         """Note what a caller was given, so that the same text in a later history is an old turn, not a forged one."""
         self._history.note_given(exchange.tenant, texts)
+
+    def _spend(self, exchange: Exchange) -> None:
+        """Count what the exchange used against the key's tokens, also where its caller left half-way."""
+        key = exchange.principal
+        if key.key_id is None or key.tokens_per_minute is None or exchange.upstream_status is None:
+            return
+        work = self._quotas.count_tokens(key.key_id, exchange.tokens, tokens_per_minute=key.tokens_per_minute)
+        task = asyncio.create_task(work)
+        self._spending.add(task)
+        task.add_done_callback(self._spending.discard)
+
+    async def close(self) -> None:
+        """Wait for what is still being counted."""
+        await asyncio.gather(*self._spending, return_exceptions=True)

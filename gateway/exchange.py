@@ -19,6 +19,7 @@ from gateway.wire.surface import Json, Surface, Unreadable
 _FINDINGS: Final = 32
 """Findings kept in a case, riskiest first: a long conversation has hundreds that say nothing."""
 
+_CHARS_PER_TOKEN: Final = 4
 _LEAST_RISK_KEPT: Final = 0.05
 
 
@@ -42,6 +43,7 @@ class Exchange:
     error: str | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     accept_language: str | None = None
+    used_tokens: int | None = None
     handed_over: bool = False
     case_id: str = field(default_factory=new_case_id)
     created_at: float = field(default_factory=time.time)
@@ -77,6 +79,21 @@ class Exchange:
         ):
             return reply, "response"
         return request, "request"
+
+    @property
+    def tokens(self) -> int:
+        """What the exchange used: the upstream's count, or an estimate of a token for four characters."""
+        if self.used_tokens is not None:
+            return self.used_tokens
+        texts = self.conversation.texts if self.conversation else ()
+        return (sum(len(text.text) for text in texts) + sum(map(len, self.reply_texts))) // _CHARS_PER_TOKEN
+
+    def note_usage(self, payload: Json) -> None:
+        """Take the upstream's count of tokens from a reply, or from the event of a stream that carries it."""
+        usage = payload.get("usage")
+        total = usage.get("total_tokens") if isinstance(usage, dict) else None
+        if isinstance(total, int) and total > 0:
+            self.used_tokens = total
 
     @property
     def prompt(self) -> str | None:

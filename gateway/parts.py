@@ -38,6 +38,7 @@ class Readiness:
     bank: str | None = None
     failure: str | None = None
     redis: RedisClient | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def ready(self) -> bool:
@@ -89,7 +90,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
 
     cases = CaseStore(redis, settings.retention, on_dropped=dropped)
     flags = FlagStore(redis, Spool(settings.data_dir / "spool", max_bytes=settings.flags.max_spool_bytes))
-    bookkeeper = Bookkeeper(cases, flags, history, metrics)
+    bookkeeper = Bookkeeper(cases, flags, history, quotas, metrics)
     upstream = Upstream(http, base_url, settings.upstream.api_key)
     replies = Replies(settings, upstream, judge, screener, history, bookkeeper, metrics)
     proxy = Proxy(
@@ -128,6 +129,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         stack.push_async_callback(parts.cases.close)
         await parts.history.start()
         stack.push_async_callback(parts.history.close)
+        stack.push_async_callback(parts.bookkeeper.close)
         await parts.http.start()
         stack.push_async_callback(parts.http.close)
         parts.screener.start()
@@ -150,11 +152,13 @@ async def _warm_up(parts: Parts) -> None:
         parts.screener.swap(bank)
         subjects = [Subject("Is anybody there?", "request"), Subject("Yes.", "response", "Is anybody there?")]
         await parts.screener.screen(subjects, tenant="")
-    except Exception as error:  # whatever it is, /readyz must tell
+    except Exception as error:  # noqa: BLE001  # whatever it is, /readyz must tell
         parts.readiness.failure = f"{type(error).__name__}: {error}"
+        parts.readiness.settled.set()
         logger().error("the bank could not be loaded", error=parts.readiness.failure)
         return
     parts.readiness.bank = bank.version
+    parts.readiness.settled.set()
     logger().info("ready", bank=bank.version, encoder=bank.encoder.id, records=len(bank.records))
 
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import orjson
 
 from gateway.errors import UpstreamInvalid, UpstreamTimeout
 from gateway.holdback import HoldBack, Portion, TooManyChannels
-from gateway.http_client import HttpStream
 from gateway.judgement import Judgement
 from gateway.settings import StreamSettings
 from gateway.streaming import Delta, Event, EventParser, EventTooLarge
 from gateway.telemetry import Metrics
-from gateway.wire.surface import Named, ReplyStream
+from gateway.wire.surface import Json, Named, ReplyStream
 
 Judge = Callable[[Sequence[Portion]], Awaitable[Judgement]]
 """Screens portions of a reply and decides; the judgement's findings are numbered as the portions are."""
@@ -34,7 +33,7 @@ class Relay:
 
     def __init__(
         self,
-        stream: HttpStream,
+        stream: AsyncIterator[bytes],
         reply: ReplyStream,
         judge: Judge,
         *,
@@ -63,7 +62,8 @@ class Relay:
         self.hit: Judgement | None = None
         self.hit_portion: Portion | None = None
         self.started = False
-        self.first_payload: dict[str, object] | None = None
+        self.first_payload: Json | None = None
+        self.last_usage: Json | None = None
 
     @property
     def texts(self) -> Sequence[str]:
@@ -146,6 +146,8 @@ class Relay:
                 raise ValueError("an event holds no object")
             if self.first_payload is None:
                 self.first_payload = payload
+            if payload.get("usage") or "response" in payload:
+                self.last_usage = payload
             return self._reply.read(event.name, payload)
         except ValueError:
             # What cannot be read cannot be screened, so it does not leave.

@@ -72,6 +72,7 @@ class Replies:
         if not 200 <= reply.status < 300 or not exchange.surface.speaks:
             return _as_it_came(exchange, reply)
         body = _parsed(reply)
+        _note_usage(exchange, body)
         return await self._decided(exchange, call, reply, body, tries_left=None)
 
     async def _decided(
@@ -280,6 +281,7 @@ class Replies:
         finally:
             await stream.close()
             exchange.reply_texts = relay.texts
+            _note_usage(exchange, relay.last_usage or {})
             if relay.hit is None:
                 self._bookkeeper.remember_reply(exchange, relay.texts)
             finish(exchange, stream.status)
@@ -294,6 +296,11 @@ class Replies:
         exchange.upstream_status = status
         exchange.elapsed("upstream", since_s)
         self._metrics.upstream.labels(exchange.surface.name).observe(time.perf_counter() - since_s)
+
+
+def _note_usage(exchange: Exchange, payload: Json) -> None:
+    response = payload.get("response")  # the responses API wraps it in its events
+    exchange.note_usage(response if isinstance(response, dict) else payload)
 
 
 def _as_it_came(exchange: Exchange, reply: HttpReply) -> Response:

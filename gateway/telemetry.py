@@ -98,32 +98,32 @@ class Metrics:
 
 
 def configure_logs(*, format: Literal["json", "console"], level: str) -> None:
-    """Set up logging for the process, once, from the command line's entry point only."""
+    """Set up logging for the process, once, from the command line's entry point only.
+
+    What libraries log through the standard library comes out in the same form, warnings and above.
+    """
     threshold = getattr(logging, level.upper())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # The traceback only: structlog's richer renderers print local variables, and those hold what users wrote.
+        structlog.processors.format_exc_info,
     ]
-    if format == "json":
-        # format_exc_info writes the traceback only: structlog's richer renderers would print local variables,
-        # and those hold what users wrote.
-        structlog.configure(
-            processors=[*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)],
-            wrapper_class=structlog.make_filtering_bound_logger(threshold),
-            logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
-            cache_logger_on_first_use=True,
-        )
-    else:
-        console = structlog.dev.ConsoleRenderer(
-            colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-        structlog.configure(
-            processors=[*shared, console],
-            wrapper_class=structlog.make_filtering_bound_logger(threshold),
-            cache_logger_on_first_use=True,
-        )
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stdout)
+    renderer: Any = structlog.processors.JSONRenderer(_dumps)
+    if format == "console":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    factory = structlog.BytesLoggerFactory(sys.stdout.buffer) if format == "json" else structlog.PrintLoggerFactory()
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=factory,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    text_renderer = structlog.processors.JSONRenderer() if format == "json" else renderer
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processor=text_renderer))
+    logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
 
 
 def _dumps(event: Any, **_: Any) -> bytes:

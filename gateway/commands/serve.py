@@ -105,8 +105,7 @@ class _Server(uvicorn.Server):
     async def _tell(self) -> None:
         app = self.config.app
         readiness: Readiness = app.state.readiness  # type: ignore[union-attr]
-        while readiness.bank is None and readiness.failure is None:
-            await asyncio.sleep(0.05)
+        await readiness.settled.wait()
         if readiness.failure is not None:
             err.print(f"NOT READY: {readiness.failure}", style="red", markup=False)
             return

@@ -64,10 +64,6 @@ class _Text:
         self.kept: list[str] = []
         self.complete = True  # whether ``kept`` holds all that was received
 
-    @property
-    def untaken(self) -> int:
-        return self.received - (self.out[0].upto if self.out else self.screened)
-
 
 class HoldBack:
     """Holds the events of one stream until their text has been screened.
@@ -113,12 +109,13 @@ class HoldBack:
         """
         if not self._waiting:
             return []
-        came_by_s = now_s - self._max_hold_s
-        return [
-            self._portion(text, whole=force or text.arrivals[0][1] <= came_by_s)
-            for text in list(self._waiting.values())
-            if text.out is None and (force or text.untaken >= text.limit or text.arrivals[0][1] <= came_by_s)
-        ]
+        portions: list[Portion] = []
+        for text in list(self._waiting.values()):
+            if text.out is None:
+                everything = force or text.arrivals[0][1] + self._max_hold_s <= now_s
+                if everything or text.received - text.screened >= text.limit:
+                    portions.append(self._portion(text, everything=everything))
+        return portions
 
     def passed(self, portion: Portion) -> None:
         """Note that ``portion`` was screened and may be read. Raises ``ValueError`` if it is not the one out."""
@@ -209,10 +206,10 @@ class HoldBack:
             self._append(beside, whole, now_s)
         return beside, beside.received
 
-    def _portion(self, text: _Text, *, whole: bool) -> Portion:
+    def _portion(self, text: _Text, *, everything: bool) -> Portion:
         """Take a channel's new text, all of it or up to its last word end, for screening."""
         new = "".join(text.new)
-        end = len(new) if whole else _last_word_end(new)
+        end = len(new) if everything else _last_word_end(new)
         text.new = [new[end:]] if end < len(new) else []
         if not text.new:
             del self._waiting[text.channel]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Final
+from collections import Counter
+from functools import lru_cache
+from typing import Final, Literal
 
 from anyascii import anyascii
 
@@ -16,7 +18,7 @@ from antiprompt_bank.lookalikes import LOOK_ALIKES, LOOSE, UPRIGHT
 
 _TAGS: Final = re.compile("[\U000e0020-\U000e007e]+\U000e007f?")
 _FLAG_TAGS: Final = frozenset({"gbeng", "gbsct", "gbwls"})
-_SELECTORS: Final = re.compile("[^\\w\\s]?([\ufe00-\ufe0f\U000e0100-\U000e01ef]{3,})")
+_SELECTORS: Final = re.compile("[^\\w\\s\ufe00-\ufe0f\U000e0100-\U000e01ef]?([\ufe00-\ufe0f\U000e0100-\U000e01ef]{3,})")
 _BIDI_OPEN: Final = frozenset("\u202a\u202b\u202d\u202e\u2066\u2067\u2068")
 _BIDI_CLOSE: Final = frozenset("\u202c\u2069")
 _BIDI_MAX_DEPTH: Final = 125  # UAX #9, BD2: deeper ones are ignored, which also keeps the work linear
@@ -37,6 +39,7 @@ _SELECTOR_MARKS: Final = re.compile("[\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000
 _STROKES: Final = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
 """Combining marks of no script: accents, underlines, strokes, enclosing circles."""
 
+_FEWEST_LETTERS: Final = 4  # to judge a text's accents by
 _MAX_MARKS: Final = 30  # what UAX #15 calls the stream-safe format; no language needs as many
 _REAL_LETTERS: Final = frozenset("ßẞøØæÆœŒđĐłŁðÐþÞıħĦŋŊŧŦəƏɓƁɗƊƙƘɛƐɔƆʻʼªºĸſ")
 """Latin letters of living alphabets that no removal of accents turns into ASCII."""
@@ -149,14 +152,16 @@ def normalised(text: str) -> str:
         return text
     if invisible & _JOINERS and not _joiners_hide(text):
         invisible -= _JOINERS
-    clean = text.translate(dict.fromkeys(map(ord, invisible)))
-    clean = unicodedata.normalize("NFKC", _stream_safe(clean))
-    clean = _STROKES.sub("", clean)
+    clean = text.translate(dict.fromkeys(map(ord, invisible))) if invisible else text
+    if not invisible and unicodedata.is_normalized("NFKC", text) and not _STROKES.search(text):
+        return text
+    clean = _STROKES.sub("", _normal("NFKC", clean))
     # NFKC takes apart the vowel sign AM of Thai and Lao, which is how nobody writes it.
     clean = clean.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3")
-    return text if _WORD.findall(clean) == _WORD.findall(text) else clean
+    return text if _WORD.findall(clean) == _WORD.findall(_normal("NFC", text)) else clean
 
 
+@lru_cache(maxsize=4096)
 def _is_invisible(char: str) -> bool:
     if char in "\t\n\v\f\r":
         return False
@@ -172,18 +177,23 @@ def _joiners_hide(text: str) -> bool:
     return len(_JOINER_BETWEEN_LETTERS.findall(text)) * 4 > sum(map(str.isalpha, text))
 
 
-def _stream_safe(text: str) -> str:
-    """Cut runs of combining marks to 30: CPython sorts each run in quadratic time when it normalises."""
-    marks = {char for char in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", char)[0])}
-    if not marks:
-        return text
-    kept = []
-    run = 0
-    for char in text:
-        run = run + 1 if char in marks else 0
-        if run <= _MAX_MARKS:
-            kept.append(char)
-    return "".join(kept)
+def _normal(form: Literal["NFC", "NFKC"], text: str) -> str:
+    """``text`` in a normal form, runs of combining marks cut to 30: CPython sorts each run in quadratic time."""
+    marks = {char for char in set(text) if _is_mark(char)}
+    if marks:
+        kept = []
+        run = 0
+        for char in text:
+            run = run + 1 if char in marks else 0
+            if run <= _MAX_MARKS:
+                kept.append(char)
+        text = "".join(kept)
+    return unicodedata.normalize(form, text)
+
+
+@lru_cache(maxsize=4096)
+def _is_mark(char: str) -> bool:
+    return unicodedata.combining(unicodedata.normalize("NFKD", char)[0]) > 0
 
 
 def folded(text: str) -> str:
@@ -196,21 +206,28 @@ def folded(text: str) -> str:
     """
     if text.isascii():
         return text
-    text = _ENCLOSED.sub(lambda run: anyascii(run.group()), text)
-    words = _WORD.findall(text)
-    kinds = {char: _kind(char) for char in set(text) if char.isalpha()}
-    shapes = {word: {kinds[char] for char in word if char in kinds} for word in set(words)}
-    mostly_latin = 2 * sum(bool(shapes[word] & {"ascii", "accented"}) for word in words) >= sum(
-        not shapes[word] <= {"alike"} for word in words
-    )
-    accents = _accents_hide(text, kinds)
-    fold = {word for word, shape in shapes.items() if _is_disguised(shape, accents=accents, mostly_latin=mostly_latin)}
+    composed = _ENCLOSED.sub(lambda run: anyascii(run.group()), _normal("NFC", text))
+    kinds = {char: _kind(char) for char in set(composed) if char.isalpha()}
+    present = set(kinds.values())
+    fold: set[str] = set()
+    if "styled" in present or (present & {"ascii", "accented"} and present & {"accented", "alike", "loose"}):
+        fold = _disguised_words(composed, kinds)
     if not fold:
-        return text
+        return composed if _ENCLOSED.search(text) else text
     letters = {ord(char): _ascii_letter(char) for char in kinds if not char.isascii()}
-    return _WORD.sub(lambda word: word.group().translate(letters) if word.group() in fold else word.group(), text)
+    return _WORD.sub(lambda word: word.group().translate(letters) if word.group() in fold else word.group(), composed)
 
 
+def _disguised_words(text: str, kinds: dict[str, str]) -> set[str]:
+    words = Counter(_WORD.findall(text))
+    shapes = {word: {kinds[char] for char in word if char in kinds} for word in words}
+    latin = sum(count for word, count in words.items() if shapes[word] & {"ascii", "accented"})
+    others = sum(count for word, count in words.items() if shapes[word] & {"foreign", "loose"})
+    accents = _accents_hide(text, kinds)
+    return {word for word in words if _is_disguised(shapes[word], accents=accents, mostly_latin=latin >= others)}
+
+
+@lru_cache(maxsize=4096)
 def _kind(letter: str) -> str:
     if letter.isascii():
         return "ascii"
@@ -239,11 +256,12 @@ def _is_disguised(shape: set[str], *, accents: bool, mostly_latin: bool) -> bool
 
 
 def _accents_hide(text: str, kinds: dict[str, str]) -> bool:
-    accented = sum(kinds.get(char) == "accented" for char in text)
-    if not accented:
+    count = Counter(text)
+    accented = sum(count[char] for char, kind in kinds.items() if kind == "accented")
+    latin = accented + sum(count[char] for char, kind in kinds.items() if kind == "ascii")
+    if not accented or latin < _FEWEST_LETTERS:
         return False
-    latin = accented + sum(kinds.get(char) == "ascii" for char in text)
-    if accented > 0.3 * latin and sum(char in _VIETNAMESE for char in text) < 0.1 * latin:
+    if accented > 0.3 * latin and sum(count[char] for char in _VIETNAMESE) < 0.1 * latin:
         return True
     letters = {ord(char): _ascii_letter(char) for char, kind in kinds.items() if kind == "accented"}
     words = _WORD.findall(text.translate(letters).lower())

@@ -13,16 +13,23 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from antiprompt_bank import letters
 
 _WHOLE_SHARE: Final = 0.9
+_SHORTEST_CAESAR: Final = 24
+"""Letters that Caesar's cipher needs to show: with 53 keys to try, a row of acronyms reads well by one of them."""
+
+_FEWEST_LETTERS: Final = 8
+_MAX_BITS: Final = 9.0
+"""What is deciphered may carry this many bits a pair of letters: 99 in 100 pieces of 20 letters of prose stay below
+(English 8.6, German 8.7, Turkish 9.2)."""
+
 _PUNCTUATION_BEHIND: Final = re.compile(r"\w[.,;:?!](?:\s|$)")
 _PUNCTUATION_BEFORE: Final = re.compile(r"(?:\s|^)[.,;:?!]\w")
 _TURNED_CAPITAL: Final = re.compile(r"[a-z][A-Z]\W*$")
-_LEET_WORD: Final = re.compile(r"(?<![\w@$!|+])[\w@$|+](?:[\w@$|+]|!(?=\w)){0,23}(?![\w@$|+])")
-_LEET_CORE: Final = re.compile(r"[A-Za-z][0-9@$!|+]+[A-Za-z]|^[0-9@$|+][A-Za-z]{3}|[A-Za-z]{3}[0$@]$")
+_LEET_WORD: Final = re.compile(r"(?<![\w@$.])[\w@$](?:[\w@$]|!(?=\w)){0,23}(?![\w@$]|\.\w)")
+_LEET_CORE: Final = re.compile(r"[A-Za-z][0-9@$]+[A-Za-z]|[a-z]![a-z]|^[0-9][A-Za-z]{3}|[A-Za-z]{3}0$")
 _LEET: Final = {
     "0": "o",
     "1": "il",
@@ -37,10 +44,8 @@ _LEET: Final = {
     "@": "a",
     "$": "s",
     "!": "i",
-    "|": "li",
-    "+": "t",
 }
-_LEET_BITS: Final = 10.0
+_LEET_BITS: Final = 9.5
 """A word read from digits may carry this many bits a pair of letters, at most, to count as language."""
 
 
@@ -50,9 +55,6 @@ class _Cipher:
 
     letters: tuple[int, ...]
     backwards: bool
-
-    def gain(self) -> NDArray[np.float32]:
-        return letters.gain(np.array(self.letters), backwards=self.backwards)
 
     def read(self, text: str) -> str:
         alphabet = string.ascii_lowercase
@@ -66,7 +68,10 @@ _ATBASH: Final = tuple(range(25, -1, -1))
 _REVERSED: Final = _Cipher(_SHIFTS[0], backwards=True)
 _ROT13: Final = _Cipher(_SHIFTS[13], backwards=False)
 _CIPHERS: Final = [_Cipher(alphabet, backwards) for alphabet in (*_SHIFTS, _ATBASH) for backwards in (False, True)][1:]
-_GAINS: Final = np.stack([cipher.gain() for cipher in _CIPHERS])
+_GAINS: Final = np.stack(
+    [letters.gain(np.array(cipher.letters), backwards=cipher.backwards) for cipher in _CIPHERS],
+)
+_GAIN_OF: Final = dict(zip(_CIPHERS, _GAINS, strict=True))
 
 
 def reversed_text(text: str) -> str:
@@ -86,7 +91,7 @@ def caesar(text: str) -> str:
         return text
     start, end = max(unlike_language, key=lambda stretch: stretch[1] - stretch[0])
     cipher = _likeliest(text[start:end])
-    return text if cipher is None else _deciphered(text, cipher)
+    return text if cipher is None else _deciphered(text, cipher, shortest=_SHORTEST_CAESAR)
 
 
 def _likeliest(text: str) -> _Cipher | None:
@@ -97,11 +102,13 @@ def _likeliest(text: str) -> _Cipher | None:
     return _CIPHERS[best] if totals[best] > letters.limit(len(text)) + math.log(len(_CIPHERS)) else None
 
 
-def _deciphered(text: str, cipher: _Cipher) -> str:
+def _deciphered(text: str, cipher: _Cipher, *, shortest: int = 0) -> str:
     """``text`` with the stretches read that are likelier in this cipher than plain, or in any other."""
-    found = [
-        (start, end) for start, end in letters.stretches(text, cipher.gain()) if _likeliest(text[start:end]) == cipher
-    ]
+    found = []
+    for start, end in letters.stretches(text, _GAIN_OF[cipher]):
+        part = text[start:end]
+        if sum(map(str.isalpha, part)) >= shortest and _likeliest(part) == cipher and _reads_well(cipher, part):
+            found.append((start, end))
     if sum(end - start for start, end in found) >= _WHOLE_SHARE * len(text):
         return cipher.read(text)
     parts = []
@@ -112,6 +119,15 @@ def _deciphered(text: str, cipher: _Cipher) -> str:
     return "".join(parts) + text[done:]
 
 
+def _reads_well(cipher: _Cipher, part: str) -> bool:
+    """Whether what a cipher makes of a stretch is language: not an acronym or a Roman numeral that is likelier so."""
+    if cipher.letters != _REVERSED.letters:
+        known = part.encode("latin-1", "ignore")
+        if len(known) < len(part) or len(set(part.lower())) < _FEWEST_LETTERS:
+            return False
+    return letters.bits_per_pair(cipher.read(part)) <= _MAX_BITS
+
+
 def _turned(text: str) -> str:
     """``text`` from its end to its beginning, or each word turned in its place if the words stand in order."""
     if _in_order(text):
@@ -120,12 +136,13 @@ def _turned(text: str) -> str:
 
 
 def _in_order(text: str) -> bool:
-    """Whether turned words stand in their order: punctuation still follows words, or the first one has the capital."""
+    """Whether turned words stand in their order, as far as punctuation and capitals tell."""
+    words = text.split() or [""]
+    first, last = words[0], words[-1]
     behind, before = len(_PUNCTUATION_BEHIND.findall(text)), len(_PUNCTUATION_BEFORE.findall(text))
-    if behind != before:
-        return behind > before
-    words = text.split()
-    return bool(words) and bool(_TURNED_CAPITAL.search(words[0])) and not _TURNED_CAPITAL.search(words[-1])
+    in_order = (behind > before) + bool(_TURNED_CAPITAL.search(first)) + bool(_PUNCTUATION_BEFORE.match(last))
+    turned = (before > behind) + bool(_TURNED_CAPITAL.search(last)) + bool(_PUNCTUATION_BEFORE.match(first))
+    return in_order > turned
 
 
 def leet(text: str) -> str:
@@ -133,21 +150,20 @@ def leet(text: str) -> str:
 
     Where a good part of the words is so written, words without any letter ("70" for "to") are read too.
     """
-    words = _LEET_WORD.findall(text)
-    hits = sum(_LEET_CORE.search(word) is not None and _is_word(_unleeted(word)) for word in set(words))
-    if not hits:
+    words = set(_LEET_WORD.findall(text))
+    hits = [word for word in words if _LEET_CORE.search(word) and len(word) > 3 and _is_word(_unleeted(word))]
+    # Names in programs mix cases too ("Point3D"): one of those says little.
+    if len(hits) < 3 and not any(word.isupper() or word[1:].islower() for word in hits):
         return text
-    dense = hits * 4 >= len(set(words))
+    dense = len(hits) * 4 >= len(words)
     return _LEET_WORD.sub(lambda word: _leet_word(word.group(), dense=dense), text)
 
 
 def _leet_word(word: str, *, dense: bool) -> str:
-    if not dense and not _LEET_CORE.search(word):
-        return word
     if word.isalpha() or (word.isdigit() and len(word) > 3):
         return word
     read = _unleeted(word)
-    return read if dense or _is_word(read) else word
+    return read if dense or (_LEET_CORE.search(word) and _is_word(read)) else word
 
 
 def _unleeted(word: str) -> str:

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import unquote_plus
 
 from antiprompt_bank.letters import bits_per_pair
 
@@ -25,6 +25,7 @@ _ESCAPE: Final = re.compile(
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _ENTITY: Final = re.compile(r"&(?:#\d{1,10}|#[xX][0-9A-Fa-f]{1,8}|[A-Za-z][A-Za-z0-9]{1,31});?")
 _PERCENT: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_PERCENT_IN_WORD: Final = re.compile(r"[^\W\d_]%[0-9A-Fa-f]{2}[^\W\d_]")
 _HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x)?[0-9A-Fa-f]{2}[\s,:;-]{0,2}+){4,}+")
 _BINARY: Final = re.compile(r"(?<!\d)(?:[01]{8}[\s,]{0,2}+){3,}+")
 _DECIMAL: Final = re.compile(r"(?<!\d)\d{2,3}(?:[\s,;]{1,2}+\d{2,3}(?!\d)){3,}+")
@@ -41,7 +42,9 @@ _MORSE_CODES: Final = (
     "----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----."
 )
 _MORSE_LETTERS: Final = dict(zip(_MORSE_CODES.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
-_EVIDENT_BYTES: Final = 12
+_LONG_ENOUGH_BYTES: Final = 12
+"""From here on, chance makes neither well-formed UTF-8 nor a run of printable ASCII; a long word might before."""
+
 _MAX_BITS: Final = 11.0
 """A decoded fragment with more bits to a pair of letters than this is no language (prose: 7.5, random letters: 12)."""
 
@@ -57,6 +60,8 @@ def _readable(data: bytes, *, evident: bool = True) -> str | None:
         text = data.decode()
     except UnicodeDecodeError:
         return None
+    if len(data) < _LONG_ENOUGH_BYTES and not text.isascii():
+        return None
     letters = sum(char.isalpha() or char.isspace() for char in text)
     printable = sum(char.isprintable() or char in "\t\r\n" for char in text)
     if printable < 0.95 * len(text):
@@ -64,7 +69,7 @@ def _readable(data: bytes, *, evident: bool = True) -> str | None:
     if letters >= 0.7 * len(text) and bits_per_pair(text) <= _MAX_BITS:
         return text
     # Chance makes no such run of printable ASCII: a code in the code.
-    return text if evident and len(data) >= _EVIDENT_BYTES and text.isascii() else None
+    return text if evident and len(data) >= _LONG_ENOUGH_BYTES and text.isascii() else None
 
 
 def _read(text: str, pattern: re.Pattern[str], decode: Callable[[str], str | None]) -> str:
@@ -80,7 +85,7 @@ def _read(text: str, pattern: re.Pattern[str], decode: Callable[[str], str | Non
 def escapes(text: str) -> str:
     r"""Decode the escapes of JSON, programs and scripts: ``\u0068``, ``\x68``, ``\150``, ``U+0068``, ``%u0068``."""
     decoded = _read(text, _ESCAPE, _escape)
-    if _SURROGATE.search(decoded):
+    if decoded != text and _SURROGATE.search(decoded):
         decoded = decoded.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return decoded
 
@@ -99,13 +104,13 @@ def _escape(run: str) -> str | None:
 
 def entities(text: str) -> str:
     """Decode HTML entities, if any of them stands for a letter or digit (``&amp;`` alone hides nothing)."""
-    if "&" not in text or not any(html.unescape(entity)[0].isalnum() for entity in _ENTITY.findall(text)):
+    if "&" not in text or not any(html.unescape(entity)[:1].isalnum() for entity in _ENTITY.findall(text)):
         return text
     return _ENTITY.sub(lambda entity: html.unescape(entity.group()), text)
 
 
 def percent(text: str) -> str:
-    """Decode URL percent escapes; in a word that has them and no space of its own, ``+`` is a space."""
+    """Decode URL percent escapes; in a word that has them, ``+`` is a space."""
     if not _PERCENT.search(text):
         return text
     return "".join(map(_unquoted, re.split(r"(\s+)", text)))
@@ -113,9 +118,11 @@ def percent(text: str) -> str:
 
 def _unquoted(word: str) -> str:
     found = _PERCENT.findall(word)
-    if len(found) < 2 and not any(chr(int(code[1:], 16)).isalnum() for code in found):
+    if len(found) < 2 and not _PERCENT_IN_WORD.search(word):
         return word
-    return unquote(word) if " " in word else unquote_plus(word)
+    if len(found) < 3 and all(code[1:].isdigit() and code != "%20" for code in found):
+        return word  # "%25-%30" is how Turkish writes a share
+    return unquote_plus(word)
 
 
 def character_codes(text: str) -> str:
@@ -134,11 +141,11 @@ def hexadecimal(text: str) -> str:
 
 def _hex(run: str) -> str | None:
     digits = re.sub(r"0x|[^0-9A-Fa-f]", "", run)
-    if digits.isdigit() and "20" not in digits:
-        return None  # a list of numbers, or an account's
     decoded = _readable(bytes.fromhex(digits[: len(digits) & ~1]))
+    if decoded is None or (digits.isdigit() and not re.fullmatch(r"[A-Za-z]+( [A-Za-z]+)+", decoded)):
+        return None  # digits alone are rather a list of numbers, or an account's
     # The pattern takes the space behind the last code along.
-    return decoded and decoded + run[len(run.rstrip()) :]
+    return decoded + run[len(run.rstrip()) :]
 
 
 def _decimal(run: str) -> str | None:
@@ -183,6 +190,8 @@ def morse(text: str) -> str:
 
 
 def _morse(run: str) -> str | None:
+    if "-" not in run or not {".", "·"} & set(run):
+        return None  # a rule or a row of dots
     words = [
         "".join(_MORSE_LETTERS.get(code.replace("·", "."), "") for code in word.split())
         for word in re.split(r" *[/|] *| {2,}", run)

@@ -68,15 +68,11 @@ _CODES: Final = _latin1_codes()
 _LIKELIHOOD: Final = -math.log(2) * np.array([int(bits, 16) for bits in _BITS], dtype=np.float64).reshape(27, 27)
 
 
-def _gain(hypothesis: NDArray[np.float64]) -> NDArray[np.float32]:
+def _gain(hypothesis: NDArray[np.float64]) -> NDArray[np.float64]:
     """What each pair says for a hypothesis against plain language, in nats, flat (729,)."""
     gain = hypothesis - _LIKELIHOOD
     gain[_OTHER, _OTHER] = 0
-    return gain.astype(np.float32).ravel()
-
-
-def _permuted(letters: NDArray[np.intp]) -> NDArray[np.float64]:
-    return _LIKELIHOOD[np.ix_(letters, letters)]
+    return gain.ravel()
 
 
 def _random() -> NDArray[np.float64]:
@@ -86,7 +82,7 @@ def _random() -> NDArray[np.float64]:
     return np.log(np.outer(share, share))
 
 
-def gain(letters: NDArray[np.intp], *, backwards: bool = False) -> NDArray[np.float32]:
+def gain(letters: NDArray[np.intp], *, backwards: bool = False) -> NDArray[np.float64]:
     """The hypothesis that a text is language once each letter ``n`` is read as ``letters[n]``, or from its end too."""
     likelihood = _LIKELIHOOD[np.ix_(codes := np.append(letters, _OTHER), codes)]
     return _gain(likelihood.T if backwards else likelihood)
@@ -117,11 +113,11 @@ def is_plain(text: str) -> bool:
         return True
     pairs = _pairs(text)
     sums = _ALARMS.take(pairs, axis=1).cumsum(axis=1)
-    rises = sums - np.minimum.accumulate(sums, axis=1)
-    return bool(rises.max() <= limit(len(pairs)))
+    sums -= np.minimum.accumulate(sums, axis=1)
+    return bool(sums.max() <= limit(len(pairs)))
 
 
-def stretches(text: str, hypothesis: NDArray[np.float32]) -> list[tuple[int, int]]:
+def stretches(text: str, hypothesis: NDArray[np.float64]) -> list[tuple[int, int]]:
     """The stretches ``[start, end)`` of a text, whole words, where a hypothesis holds.
 
     ``hypothesis`` is ``REVERSED``, ``RANDOM`` or what ``gain`` makes.
@@ -169,7 +165,7 @@ def _joined(found: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def total_gains(text: str, gains: NDArray[np.float32]) -> NDArray[np.float64]:
+def total_gains(text: str, gains: NDArray[np.float64]) -> NDArray[np.float64]:
     """What a whole text says for each of several hypotheses, (hypotheses, 729) -> (hypotheses,), in nats."""
     counts = np.bincount(_pairs(text), minlength=gains.shape[1])
     return np.asarray(gains @ counts, dtype=np.float64)

@@ -30,6 +30,16 @@ class Pause:
     seconds: float = 0.02
 
 
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Wait until the test opens it, so that what follows comes after something that the test has seen."""
+
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def open(self) -> None:
+        self.opened.set()
+
+
 class Ending(Enum):
     """How a connection may end other than by an answer."""
 
@@ -40,7 +50,7 @@ class Ending(Enum):
 
 CUT, CLOSE, HANG = Ending.CUT, Ending.CLOSE, Ending.HANG
 
-Step = bytes | Pause | Ending
+Step = bytes | Pause | Gate | Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +264,8 @@ class _Connection(asyncio.Protocol):
                     await asyncio.sleep(0)
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
+                case Gate(opened):
+                    await opened.wait()
                 case Ending.HANG:
                     await asyncio.get_running_loop().create_future()
                 case Ending.CLOSE:

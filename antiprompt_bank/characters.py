@@ -261,7 +261,7 @@ def _accents_hide(text: str, kinds: dict[str, str]) -> bool:
     latin = accented + sum(count[char] for char, kind in kinds.items() if kind == "ascii")
     if not accented or latin < _FEWEST_LETTERS:
         return False
-    if accented > 0.3 * latin and sum(count[char] for char in _VIETNAMESE) < 0.1 * latin:
+    if accented > 0.35 * latin and sum(count[char] for char in _VIETNAMESE) < 0.1 * latin:
         return True
     letters = {ord(char): _ascii_letter(char) for char, kind in kinds.items() if kind == "accented"}
     words = _WORD.findall(text.translate(letters).lower())

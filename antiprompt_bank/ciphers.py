@@ -2,6 +2,12 @@
 
 Every function takes a text and gives back the text as it reads once undone, or the very same text if nothing in it
 reads better so. All run in linear time. What "better" means is in ``letters``.
+
+Measured on 8,617 plain texts that the letter table was not made from (17 languages, code, school maths, mail, forum
+posts): 7 were wrongly turned round, 6 shifted by 13, 2 otherwise, and 21 read as leet, half of them rightly. Found
+among 250 English texts each, of 12, 20, 30 and 45 letters: ROT13 87, 99, 100 and 100 %; reversed 36, 73, 94 and 99 %;
+Caesar 0, 10, 98 and 100 %; leet 84, 78, 92 and 92 %. Words turned round in their places are read, but without
+punctuation or capitals to tell their order, they come out in the opposite one.
 """
 
 from __future__ import annotations
@@ -16,7 +22,6 @@ import numpy as np
 
 from antiprompt_bank import letters
 
-_WHOLE_SHARE: Final = 0.9
 _SHORTEST_CAESAR: Final = 24
 """Letters that Caesar's cipher needs to show: with 53 keys to try, a row of acronyms reads well by one of them."""
 
@@ -25,6 +30,8 @@ _MAX_BITS: Final = 9.0
 """What is deciphered may carry this many bits a pair of letters: 99 in 100 pieces of 20 letters of prose stay below
 (English 8.6, German 8.7, Turkish 9.2)."""
 
+_CAPITALS: Final = re.compile(r"\b[A-Z]{2,}\b")
+_LATIN1: Final = re.compile("[\x00-\xff]*")
 _PUNCTUATION_BEHIND: Final = re.compile(r"\w[.,;:?!](?:\s|$)")
 _PUNCTUATION_BEFORE: Final = re.compile(r"(?:\s|^)[.,;:?!]\w")
 _TURNED_CAPITAL: Final = re.compile(r"[a-z][A-Z]\W*$")
@@ -90,41 +97,40 @@ def caesar(text: str) -> str:
     if not unlike_language:
         return text
     start, end = max(unlike_language, key=lambda stretch: stretch[1] - stretch[0])
-    cipher = _likeliest(text[start:end])
-    return text if cipher is None else _deciphered(text, cipher, shortest=_SHORTEST_CAESAR)
+    cipher, gain = _likeliest(text[start:end])
+    # Among so many ciphers, one looks good by chance that many times as often.
+    if gain <= letters.limit(end - start) + math.log(len(_CIPHERS)):
+        return text
+    return _deciphered(text, cipher, shortest=_SHORTEST_CAESAR)
 
 
-def _likeliest(text: str) -> _Cipher | None:
-    """The cipher that makes most of a text, if it makes enough of it."""
+def _likeliest(text: str) -> tuple[_Cipher, float]:
+    """The cipher that makes most of a text, and how much likelier than plain language, in nats."""
     totals = letters.total_gains(text, _GAINS)
     best = int(totals.argmax())
-    # Among so many hypotheses, one looks good by chance that many times as often.
-    return _CIPHERS[best] if totals[best] > letters.limit(len(text)) + math.log(len(_CIPHERS)) else None
+    return _CIPHERS[best], float(totals[best])
 
 
 def _deciphered(text: str, cipher: _Cipher, *, shortest: int = 0) -> str:
     """``text`` with the stretches read that are likelier in this cipher than plain, or in any other."""
-    found = []
-    for start, end in letters.stretches(text, _GAIN_OF[cipher]):
-        part = text[start:end]
-        if sum(map(str.isalpha, part)) >= shortest and _likeliest(part) == cipher and _reads_well(cipher, part):
-            found.append((start, end))
-    if sum(end - start for start, end in found) >= _WHOLE_SHARE * len(text):
-        return cipher.read(text)
     parts = []
     done = 0
-    for start, end in found:
-        parts += [text[done:start], cipher.read(text[start:end])]
-        done = end
+    for start, end in letters.stretches(text, _GAIN_OF[cipher]):
+        if _is_written_in(cipher, text[start:end], shortest):
+            parts += [text[done:start], cipher.read(text[start:end])]
+            done = end
     return "".join(parts) + text[done:]
 
 
-def _reads_well(cipher: _Cipher, part: str) -> bool:
-    """Whether what a cipher makes of a stretch is language: not an acronym or a Roman numeral that is likelier so."""
-    if cipher.letters != _REVERSED.letters:
-        known = part.encode("latin-1", "ignore")
-        if len(known) < len(part) or len(set(part.lower())) < _FEWEST_LETTERS:
-            return False
+def _is_written_in(cipher: _Cipher, part: str, shortest: int) -> bool:
+    """Whether a stretch is best read in this cipher, and then is language of so many letters at least."""
+    if part.upper() != part:
+        # Acronyms and Roman numerals are no language in any cipher.
+        part = _CAPITALS.sub("", part)
+    if sum(map(str.isalpha, part)) < max(shortest, 2) or _likeliest(part)[0] != cipher:
+        return False
+    if cipher != _REVERSED and (len(set(part.lower())) < _FEWEST_LETTERS or not _LATIN1.fullmatch(part)):
+        return False
     return letters.bits_per_pair(cipher.read(part)) <= _MAX_BITS
 
 

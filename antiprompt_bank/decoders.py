@@ -11,6 +11,7 @@ import base64
 import binascii
 import html
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -29,11 +30,11 @@ _PERCENT_IN_WORD: Final = re.compile(r"[^\W\d_]%[0-9A-Fa-f]{2}[^\W\d_]")
 _HEX: Final = re.compile(r"(?<![0-9A-Za-z])(?:(?:0x)?[0-9A-Fa-f]{2}[\s,:;-]{0,2}+){4,}+")
 _BINARY: Final = re.compile(r"(?<!\d)(?:[01]{8}[\s,]{0,2}+){3,}+")
 _DECIMAL: Final = re.compile(r"(?<!\d)\d{2,3}(?:[\s,;]{1,2}+\d{2,3}(?!\d)){3,}+")
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}+(?:\r?\n[A-Za-z0-9+/_-]{4,}+)*+={0,2}")
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}+(?:\r?\n[A-Za-z0-9+/_-]{4,}+)*+(?:\r?\n[A-Za-z0-9+/_-]{2,3}=)?={0,2}")
 _BASE32: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{16,}+={0,6}")
 _MORSE: Final = re.compile(r"(?<!\S)[.·-]{1,6}(?:[ /|]{1,3}+[.·-]{1,6}(?![^\s/|])){3,}+")
 _SPACED: Final = re.compile(
-    r"(?<![^\W_])[^\W_](?:[ \n.*_~|-]{1,4}+(?:[^\W_](?![^\W_])|[,;:?!'](?!\S))){4,}+",
+    r"(?<![^\W_])[^\W_](?:[ \n.*_~|-]{1,4}+(?:[^\W_](?![^\W_])|[,;:?!'](?!\S))){4,}+(?: {1,4}\.(?!\S))?",
 )
 _GAP: Final = re.compile(r"[ \n.*_~|-]+")
 
@@ -45,6 +46,7 @@ _MORSE_LETTERS: Final = dict(zip(_MORSE_CODES.split(), "abcdefghijklmnopqrstuvwx
 _LONG_ENOUGH_BYTES: Final = 12
 """From here on, chance makes neither well-formed UTF-8 nor a run of printable ASCII; a long word might before."""
 
+_LONG_NUMBER: Final = 48
 _MAX_BITS: Final = 11.0
 """A decoded fragment with more bits to a pair of letters than this is no language (prose: 7.5, random letters: 12)."""
 
@@ -62,14 +64,19 @@ def _readable(data: bytes, *, evident: bool = True) -> str | None:
         return None
     if len(data) < _LONG_ENOUGH_BYTES and not text.isascii():
         return None
-    letters = sum(char.isalpha() or char.isspace() for char in text)
-    printable = sum(char.isprintable() or char in "\t\r\n" for char in text)
+    written = sum(map(_is_written, text))
+    printable = written + sum(char.isprintable() and not _is_written(char) for char in text)
     if printable < 0.95 * len(text):
         return None
-    if letters >= 0.7 * len(text) and bits_per_pair(text) <= _MAX_BITS:
+    if written >= 0.7 * len(text) and bits_per_pair(text) <= _MAX_BITS:
         return text
     # Chance makes no such run of printable ASCII: a code in the code.
     return text if evident and len(data) >= _LONG_ENOUGH_BYTES and text.isascii() else None
+
+
+def _is_written(char: str) -> bool:
+    """Whether words are written with it: a letter, a mark, white space, or (hidden once more) a tag or selector."""
+    return char.isalpha() or char.isspace() or unicodedata.category(char)[0] == "M" or char >= "\U000e0000"
 
 
 def _read(text: str, pattern: re.Pattern[str], decode: Callable[[str], str | None]) -> str:
@@ -118,6 +125,8 @@ def percent(text: str) -> str:
 
 def _unquoted(word: str) -> str:
     found = _PERCENT.findall(word)
+    if found and word.count("+") > 1:
+        return unquote_plus(word)
     if len(found) < 2 and not _PERCENT_IN_WORD.search(word):
         return word
     if len(found) < 3 and all(code[1:].isdigit() and code != "%20" for code in found):
@@ -142,8 +151,10 @@ def hexadecimal(text: str) -> str:
 def _hex(run: str) -> str | None:
     digits = re.sub(r"0x|[^0-9A-Fa-f]", "", run)
     decoded = _readable(bytes.fromhex(digits[: len(digits) & ~1]))
-    if decoded is None or (digits.isdigit() and not re.fullmatch(r"[A-Za-z]+( [A-Za-z]+)+", decoded)):
-        return None  # digits alone are rather a list of numbers, or an account's
+    if decoded is None:
+        return None
+    if digits.isdigit() and len(digits) < _LONG_NUMBER and not re.fullmatch(r"[A-Za-z]+( [A-Za-z]+)+", decoded):
+        return None  # rather a list of numbers, or an account's
     # The pattern takes the space behind the last code along.
     return decoded + run[len(run.rstrip()) :]
 
@@ -210,4 +221,5 @@ def _joined(run: str) -> str | None:
         return None
     gaps = Counter(_GAP.findall(run))
     between_letters = gaps.most_common(1)[0][0]
-    return _GAP.sub(lambda gap: "" if gap.group() == between_letters else " ", run)
+    body = run.rstrip(" .")
+    return _GAP.sub(lambda gap: "" if gap.group() == between_letters else " ", body) + "." * run.endswith(".")

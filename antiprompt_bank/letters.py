@@ -54,8 +54,9 @@ Turkish, Indonesian (0.03), Vietnamese, Tagalog (0.02); accents dropped, half of
 
 _OTHER: Final = 26
 _CERTAINTY: Final = 7.5
+"""Nats of evidence, on top of the logarithm of the length; what it lets through is measured in ``ciphers``."""
+
 _LONGEST_WORD: Final = 40
-_EDGE: Final = 4
 _KNOWN: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -120,13 +121,14 @@ def is_plain(text: str) -> bool:
 def stretches(text: str, hypothesis: NDArray[np.float64]) -> list[tuple[int, int]]:
     """The stretches ``[start, end)`` of a text, whole words, where a hypothesis holds.
 
-    ``hypothesis`` is ``REVERSED``, ``RANDOM`` or what ``gain`` makes.
+    ``hypothesis`` is ``RANDOM`` or what ``gain`` makes, flat (729,). Short pieces beside a stretch that are not clearly
+    plain go with it.
     """
     if len(text) < 2:
         return []
     gains = hypothesis.take(_pairs(text))
     enough = limit(len(gains))
-    sums = gains.cumsum()
+    sums = np.append(0.0, gains.cumsum())
     if (sums - np.minimum.accumulate(sums)).max() <= enough:
         return []
     found: list[tuple[int, int]] = []
@@ -140,7 +142,7 @@ def stretches(text: str, hypothesis: NDArray[np.float64]) -> list[tuple[int, int
             if best > enough:
                 found.append(_whole_words(text, start, peak + 2))
             start, total, best = position + 1, 0.0, 0.0
-    return _joined(found)
+    return _joined(found, sums)
 
 
 def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
@@ -150,19 +152,19 @@ def _whole_words(text: str, start: int, end: int) -> tuple[int, int]:
         start -= 1
     while end < last and text[end].isalpha():
         end += 1
-    # A few letters at either end are too few to tell; they go with their neighbours.
-    return (0 if start <= _EDGE else start), (len(text) if end >= len(text) - _EDGE else end)
+    return start, end
 
 
-def _joined(found: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same stretches, those that overlap made one."""
-    joined: list[tuple[int, int]] = []
-    for start, end in found:
-        if joined and start < joined[-1][1]:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+def _joined(found: list[tuple[int, int]], sums: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """The same stretches, grown over what lies before, between and behind them unless that is clearly plain."""
+    joined = [(0, 0)]
+    for start, end in [*found, (len(sums), len(sums))]:
+        before = joined[-1][1]
+        if start <= before or sums[start - 1] - sums[before] > -_CERTAINTY:
+            joined[-1] = joined[-1][0], max(end, before)
         else:
             joined.append((start, end))
-    return joined
+    return [(start, end) for start, end in joined if start < end and start < len(sums)]
 
 
 def total_gains(text: str, gains: NDArray[np.float64]) -> NDArray[np.float64]:

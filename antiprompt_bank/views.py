@@ -47,10 +47,10 @@ _ENCODED: Final[_Stage] = (
     ("spaced", decoders.spaced),
 )
 _ENCIPHERED: Final[_Stage] = (
+    ("leet", ciphers.leet),
     ("reversed", ciphers.reversed_text),
     ("rot13", ciphers.rot13),
     ("caesar", ciphers.caesar),
-    ("leet", ciphers.leet),
 )
 # What is judged by its letters comes when no code is left: to a cipher's statistics, base64 is a strange language.
 _STAGES: Final = (_ENCODED, _ENCODED, _ENCIPHERED, _ENCODED, _ENCIPHERED)

@@ -54,6 +54,13 @@ REQUESTS = {
 HARMFUL = [row for rows in REQUESTS.values() for row in rows if row.harmful]
 LOOKALIKES = [row for slug, rows in REQUESTS.items() if slug != EVERYDAY for row in rows if not row.harmful]
 EVERYDAY_ROWS = REQUESTS[EVERYDAY]
+RESPONSES = {
+    name.removeprefix("responses_").removesuffix(".jsonl"): rows
+    for name, rows in FILES.items()
+    if name.startswith("responses_")
+}
+HARMFUL_ANSWERS = [row for rows in RESPONSES.values() for row in rows if row.harmful]
+GOOD_ANSWERS = [row for slug, rows in RESPONSES.items() if slug != EVERYDAY for row in rows if not row.harmful]
 
 
 # ---- what it holds
@@ -133,6 +140,57 @@ def test_asking_about_bleach_for_a_headache_is_benign_and_answered_safely() -> N
         assert row.label is Label.BENIGN
         assert row.desired_response is not None
         assert re.search("poison control|emergency number", row.desired_response), row.text
+
+
+# ---- responses
+
+ANSWERED_HAZARDS = sorted(set(LEAST_HARMFUL) - {"prompt_injection"})
+"""Hazards that an answer can have; a direct injection is something that people write."""
+
+
+def test_a_file_holds_responses_of_the_hazard_it_is_named_for() -> None:
+    assert sorted(RESPONSES) == sorted([*ANSWERED_HAZARDS, EVERYDAY])
+    for slug, rows in RESPONSES.items():
+        hazard = None if slug == EVERYDAY else slug
+        assert {(row.side, row.hazard) for row in rows} == {("response", hazard)}, slug
+
+
+@pytest.mark.parametrize("slug", ANSWERED_HAZARDS)
+def test_every_hazard_has_harmful_answers_and_a_third_say_what_was_wanted(slug: str) -> None:
+    english = [row for row in RESPONSES[slug] if row.harmful and row.language == "en" and row.prompt]
+    assert len(english) >= 12
+    assert sum(row.desired_response is not None for row in english) >= len(english) / 3
+
+
+def test_every_harmful_answer_has_a_good_one_to_the_same_prompt() -> None:
+    good = {(row.hazard, row.family, row.language, row.prompt) for row in GOOD_ANSWERS}
+    missing = [row.text for row in HARMFUL_ANSWERS if (row.hazard, row.family, row.language, row.prompt) not in good]
+    assert missing == []
+
+
+def test_answers_come_with_and_without_their_prompt() -> None:
+    for rows in (HARMFUL_ANSWERS, GOOD_ANSWERS):
+        alone = sum(row.prompt is None for row in rows)
+        assert 30 <= alone <= len(rows) / 5
+
+
+def test_everyday_answers_are_many_and_each_is_a_family() -> None:
+    rows = RESPONSES[EVERYDAY]
+    assert len(rows) >= 200
+    assert not any(row.harmful for row in rows)
+    assert all(row.prompt for row in rows)
+    assert len({row.family for row in rows}) == len(rows)
+
+
+def test_no_language_of_an_answer_stands_for_harm() -> None:
+    harmful, good, everyday = (
+        Counter(row.language for row in rows) for rows in (HARMFUL_ANSWERS, GOOD_ANSWERS, RESPONSES[EVERYDAY])
+    )
+    assert len(harmful) >= 11
+    for language in set(harmful) - {"en"}:
+        assert harmful[language] >= 6, language
+        assert good[language] >= harmful[language], language
+        assert everyday[language] >= 8, language
 
 
 # ---- languages

@@ -155,6 +155,11 @@ class HoldBack:
         """Events that have not been released."""
         return len(self._queue)
 
+    @property
+    def waiting(self) -> Sequence[Event]:
+        """The events that have not been released, oldest first."""
+        return [event for event, _ in self._queue]
+
     def channels(self) -> Sequence[Channel]:
         """The channels that have brought text, in the order of their first."""
         return tuple(self._texts)

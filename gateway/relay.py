@@ -58,6 +58,7 @@ class Relay:
             max_hold_ms=settings.max_hold_ms,
         )
         self._held_since_s: float | None = None
+        self._passed = False
         self.held_whole = hold_whole
         self.hit: Judgement | None = None
         self.hit_portion: Portion | None = None
@@ -80,8 +81,9 @@ class Relay:
         return texts
 
     def close(self) -> Sequence[Named]:
-        """The events that validly end what is still open."""
-        return self._reply.close()
+        """The events that validly end what is still open to the client."""
+        held = [event.data for event in self._hold.waiting if event.data is not None and event.data.strip() != _END]
+        return self._reply.close([orjson.loads(data) for data in held])
 
     async def released(self) -> AsyncGenerator[bytes, None]:
         """The bytes that may leave, as they may. Ends at a hit or at the end of the reply.
@@ -95,6 +97,8 @@ class Relay:
             portions = self._hold.due(time.monotonic(), force=ended or self._reply.ended)
             if portions and not await self._pass(portions):
                 return
+            if not (self._passed or ended or self._reply.ended):
+                continue  # until its first text may leave, a reply can be answered in full by something else
             events = self._hold.release()
             if events:
                 self._observe_hold()
@@ -163,6 +167,7 @@ class Relay:
             return False
         for portion in portions:
             self._hold.passed(portion)
+        self._passed = True
         return True
 
     def _observe_hold(self) -> None:

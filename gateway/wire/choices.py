@@ -7,7 +7,7 @@ not known to hold something else counts as text.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gateway.streaming import Delta
 from gateway.wire.places import Malformed, expected, is_identifier, leaves
@@ -79,9 +79,13 @@ class ChoiceStream(ABC):
         choice, *field = channel
         return choice if field == [self.said_in] and isinstance(choice, int) else None
 
-    def close(self) -> Sequence[Named]:
-        """For each open choice one chunk without text and with ``finish_reason: "content_filter"``."""
-        still_open = [index for index, open_ in self._open.items() if open_]
+    def close(self, held: Sequence[Json] = ()) -> Sequence[Named]:
+        """For each open choice one chunk without text and with ``finish_reason: "content_filter"``.
+
+        A choice that ends in one of the ``held`` payloads is open to the client.
+        """
+        ended_unseen = {index for payload in held for index in _finished(payload)}
+        still_open = [index for index, open_ in self._open.items() if open_ or index in ended_unseen]
         return [(None, self._chunk(self._head, index, finish="content_filter")) for index in still_open]
 
     def _follow(self, index: int, choice: Json, place: Place) -> None:
@@ -100,6 +104,14 @@ class ChoiceStream(ABC):
     @abstractmethod
     def _chunk(self, head: Json, index: int, *, finish: str) -> Json:
         """A chunk for one choice that only ends it."""
+
+
+def _finished(payload: Json) -> Iterator[int]:
+    """The choices that a chunk ends; the chunk was read before, so it has the form of one."""
+    for position, choice in enumerate(payload.get("choices") or ()):
+        if choice.get("finish_reason"):
+            index = choice.get("index")
+            yield position if index is None else index
 
 
 def choice_number(choice: object, position: int, place: Place) -> int:

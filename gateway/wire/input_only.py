@@ -71,7 +71,7 @@ class MediaStream:
     def spoken(self, channel: Place) -> None:
         """None: no channel carries what a choice says."""
 
-    def close(self) -> Sequence[Named]:
+    def close(self, held: Sequence[Json] = ()) -> Sequence[Named]:
         """One error event, for these streams know no other end that is not a success."""
         error = error_body("The reply was stopped by the safety policy.", type="server_error", code="content_filter")
         return [("error", {"type": "error", **error})]

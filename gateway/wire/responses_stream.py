@@ -119,7 +119,7 @@ class ResponsesStream:
         """Which message's words the channel carries, by number; None for an answer in JSON, reasoning, tool calls."""
         return self._spoken.get(channel)
 
-    def close(self) -> Sequence[Named]:
+    def close(self, held: Sequence[Json] = ()) -> Sequence[Named]:
         """One ``response.incomplete`` event for the reason ``content_filter``.
 
         What of the text was released is known to whoever released it, not here, so the response that the event embeds

@@ -101,8 +101,11 @@ class ReplyStream(Protocol):
     def spoken(self, channel: tuple[str | int, ...]) -> int | None:
         """The number of the choice whose words this channel carries; None for tool calls, reasoning and the like."""
 
-    def close(self) -> Sequence[Named]:
-        """The events that validly end what is still open with ``content_filter`` (or ``incomplete``)."""
+    def close(self, held: Sequence[Json] = ()) -> Sequence[Named]:
+        """The events that validly end what is still open with ``content_filter`` (or ``incomplete``).
+
+        ``held`` are the payloads that were read here and never sent on: what they end is open to the client.
+        """
 
 
 class Surface(Protocol):

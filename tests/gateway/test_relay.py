@@ -197,6 +197,28 @@ async def test_a_hit_is_closed_with_one_valid_event_for_each_open_choice() -> No
     ]
 
 
+async def test_a_choice_whose_end_is_held_with_the_hit_is_closed_for_the_client() -> None:
+    events = chat_stream(TEXT, TEXT, size=24)
+    relay = relay_of([b"".join(events[:6]), b"".join(events[6:])], Recorder("lines"), request={"n": 2})
+    assert b'"finish_reason": "stop"' not in await released(relay)
+    assert [payload["choices"][0]["index"] for _, payload in relay.close()] == [0, 1]
+
+
+async def test_a_choice_whose_end_has_left_is_not_closed_again() -> None:
+    short, long = chat_stream("Hello there, hello. ", size=24), chat_stream("", TEXT, size=24)
+    events = [short[1], short[2], *(event for event in long if b'"index": 1' in event)]
+    relay = relay_of([b"".join(events[:4]), b"".join(events[4:])], Recorder("lines"), request={"n": 2})
+    assert b'"finish_reason": "stop"' in await released(relay)
+    assert [payload["choices"][0]["index"] for _, payload in relay.close()] == [1]
+
+
+async def test_nothing_leaves_before_the_first_text_may() -> None:
+    role, *rest = chat_stream(TEXT)
+    relay = relay_of([COMMENT, role, *rest], Recorder(TEXT[:10]))
+    assert await released(relay) == b""
+    assert not relay.started
+
+
 async def test_a_reply_held_whole_leaves_only_when_all_of_it_has_passed() -> None:
     judge = Recorder()
     relay = relay_of(chat_stream(TEXT), judge, whole=True)

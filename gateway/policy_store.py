@@ -179,27 +179,26 @@ class PolicyStore:
         if not timedelta(seconds=1) <= lifetime <= MAX_BREAK_GLASS:
             raise ValueError(f"break-glass lasts from one second to 24 hours, not {lifetime}")
         glass = BreakGlass(author, reason, datetime.now(UTC) + lifetime)
-        version, minutes = await self._stored_version(), lifetime.total_seconds() / 60
+        row = audit_row(Event.BREAK_GLASS, self.current.version, author, reason, lifetime.total_seconds() / 60)
         with self._redis.guard() as redis:
             pipe = redis.pipeline(transaction=True)
             pipe.set(BREAK_GLASS(), glass.to_json(), px=lifetime)
-            _note(pipe, audit_row(Event.BREAK_GLASS, version, author, reason, minutes=minutes))
+            _note(pipe, row)
             await pipe.execute()
-        await self._follow_own_change()
+        await self.refresh()
         return glass
 
     async def restore(self, *, author: str, note: str) -> bool:
         """End break-glass before its time. Says whether there was one."""
         self._check_change(author, note)
-        version = await self._stored_version()
         with self._redis.guard() as redis:
             if not await redis.exists(BREAK_GLASS()):
                 return False
             pipe = redis.pipeline(transaction=True)
             pipe.delete(BREAK_GLASS())
-            _note(pipe, audit_row(Event.RESTORE, version, author, note))
+            _note(pipe, audit_row(Event.RESTORE, self.current.version, author, note))
             await pipe.execute()
-        await self._follow_own_change()
+        await self.refresh()
         return True
 
     async def _put_in_force(self, event: Event, text: str, author: str, note: str) -> str:
@@ -211,17 +210,8 @@ class PolicyStore:
             pipe = redis.pipeline(transaction=True)
             _store(pipe, event, InForce(policy.version, "published", author, note), text)
             await pipe.execute()
-        await self._follow_own_change()
+        await self.refresh()
         return policy.version
-
-    async def _follow_own_change(self) -> None:
-        if self._base is not None:
-            await self.refresh()
-
-    async def _stored_version(self) -> str:
-        with self._redis.guard() as redis:
-            current = await redis.get(CURRENT())
-        return self._read_file()[0].version if current is None else InForce.from_json(str(current)).version
 
     async def _follow_once(self) -> None:
         if self.locked:

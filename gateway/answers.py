@@ -31,11 +31,13 @@ def refuse(exchange: Exchange, decision: Decision) -> Response:
     """
     if exchange.policy.block_style == "error" or not exchange.surface.speaks:
         raise blocked(exchange, decision)
+    exchange.withheld = True
     return say(exchange, [refusal(exchange, decision)] * exchange.choices, "content_filter")
 
 
 def blocked(exchange: Exchange, decision: Decision) -> ContentFiltered:
     """The error that says that policy blocks: the hazard and the case, never what was matched."""
+    exchange.withheld = True
     named = HAZARDS[decision.hazard].title.lower() if decision.hazard else "its content"
     return ContentFiltered(f"blocked by the safety policy ({named}); case {exchange.case_id}")
 

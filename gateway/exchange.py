@@ -45,6 +45,7 @@ class Exchange:
     accept_language: str | None = None
     used_tokens: int | None = None
     handed_over: bool = False
+    withheld: bool = False
     case_id: str = field(default_factory=new_case_id)
     created_at: float = field(default_factory=time.time)
     started_s: float = field(default_factory=time.perf_counter)
@@ -81,6 +82,11 @@ class Exchange:
         return request, "request"
 
     @property
+    def action(self) -> Action:
+        """What was done in the end: a rewrite that had no place, or no success, was a block (``withheld``)."""
+        return Action.BLOCK if self.withheld else self.deciding[0].action
+
+    @property
     def tokens(self) -> int:
         """What the exchange used: the upstream's count, or an estimate of a token for four characters."""
         if self.used_tokens is not None:
@@ -110,7 +116,7 @@ class Exchange:
 
     def headers(self) -> dict[str, str]:
         """What every reply to a caller carries; never a matched text or a score."""
-        return {"x-antiprompt-case": self.case_id, "x-antiprompt-action": str(self.deciding[0].action)}
+        return {"x-antiprompt-case": self.case_id, "x-antiprompt-action": str(self.action)}
 
     def elapsed(self, step: str, since_s: float) -> None:
         """Note how long a step took."""
@@ -127,7 +133,7 @@ class Exchange:
             created_at=self.created_at,
             tenant=self.tenant,
             surface=self.surface.name,
-            action=str(decision.action) if self.error is None else "error",
+            action=str(self.action) if self.error is None else "error",
             key_id=self.principal.key_id,
             end_user=self.end_user,
             model=self.model[:200] or None,

@@ -69,7 +69,7 @@ class Replies:
 
     async def whole(self, exchange: Exchange, call: Call, reply: HttpReply) -> Response:
         """Screen a whole reply and answer the caller with what may be read of it."""
-        if not 200 <= reply.status < 300 or not exchange.surface.speaks:
+        if not 200 <= reply.status < 300 or not exchange.surface.has_words:
             return _as_it_came(exchange, reply)
         body = _parsed(reply)
         _note_usage(exchange, body)
@@ -89,6 +89,8 @@ class Replies:
         if decision.action is not Action.REWRITE:
             self._bookkeeper.remember_reply(exchange, texts)
             return _as_it_came(exchange, reply)
+        if not exchange.surface.speaks:
+            return refuse(exchange, decision)
         if decision.rewrite is RewriteMethod.REGENERATE:
             tries = decision.max_tries if tries_left is None else tries_left
             if tries > 0:
@@ -228,7 +230,7 @@ class Replies:
         assert relay.hit is not None
         judgement, decision = relay.hit, relay.hit.decision
         exchange.reply_texts = relay.texts
-        if decision.action is Action.REWRITE:
+        if decision.action is Action.REWRITE and exchange.surface.speaks:
             if decision.rewrite is RewriteMethod.REGENERATE:
                 return await self._regenerated(exchange, call, judgement, decision.max_tries)
             if decision.rewrite is RewriteMethod.DESIRED_RESPONSE:

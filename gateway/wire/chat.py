@@ -56,6 +56,7 @@ class Chat:
     path = "/chat/completions"
     streams = True
     speaks = True
+    has_words = True
     ends_with_done = True
 
     def read_request(self, body: Json) -> Extracted:

@@ -29,6 +29,7 @@ class Completions:
     path = "/completions"
     streams = True
     speaks = True
+    has_words = True
     ends_with_done = True
 
     def read_request(self, body: Json) -> Extracted:

@@ -17,6 +17,7 @@ class Images(InputOnly):
     name = "images"
     path = "/images/generations"
     streams = True
+    has_words = True
 
     def read_request(self, body: Json) -> Extracted:
         """The prompt. Raises ``BadRequest``."""

@@ -19,6 +19,7 @@ class InputOnly:
     """The half of a ``Surface`` that is about replies, for one that has nothing to say."""
 
     speaks = False
+    has_words = False
     ends_with_done = False
 
     def references(self, body: Json) -> References:

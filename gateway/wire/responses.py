@@ -23,6 +23,7 @@ class Responses:
     path = "/responses"
     streams = True
     speaks = True
+    has_words = True
     ends_with_done = False
 
     def read_request(self, body: Json) -> Extracted:

@@ -115,6 +115,7 @@ class Surface(Protocol):
     path: str  # below the base URL: /chat/completions
     streams: bool  # may answer as a stream
     speaks: bool  # a refusal has a place in a 200 reply (false: embeddings, images, speech)
+    has_words: bool  # its replies hold text of the model's (false: embeddings, speech)
     ends_with_done: bool  # its streams end with "data: [DONE]"
 
     def read_request(self, body: Json) -> Extracted:

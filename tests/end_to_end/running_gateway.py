@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -112,6 +113,11 @@ class RunningGateway:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels."""
-        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
-        samples = (sample for family in families for sample in family.samples if sample.name == name)
-        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+        lines = httpx.get(f"{self.url}/metrics", verify=_NO_TLS).text.splitlines()
+        mine = "\n".join(line for line in lines if line.startswith(name))
+        samples = (sample for family in text_string_to_metric_families(mine) for sample in family.samples)
+        return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Nothing is encrypted here, and loading the system's certificates takes longer than a request."""

@@ -131,7 +131,7 @@ class PolicyStore:
                 pipe.pttl(BREAK_GLASS())
                 current, glass, lifetime_ms = await pipe.execute()
                 in_force = InForce.from_json(current) if current is not None else None
-                text = await redis.get(VERSION(in_force.version)) if self._is_new(in_force) and in_force else None
+                text = None if in_force is None or self._has(in_force) else await redis.get(VERSION(in_force.version))
                 self._note_break_glass(glass, lifetime_ms)
             except (ResponseError, ValueError) as error:
                 return self._complain(f"what Redis holds in the policy's place cannot be read: {error}")
@@ -245,30 +245,27 @@ class PolicyStore:
                     return  # refresh, which comes next, says what is wrong
         self._file_offered = True
 
-    def _is_new(self, in_force: InForce | None) -> bool:
-        """Whether the version in force has still to be read."""
-        known = (self._base.version if self._base is not None else None, self._unusable)
-        return in_force is not None and in_force.version not in known
+    def _has(self, in_force: InForce) -> bool:
+        return self._base is not None and self._base.version == in_force.version
 
     def _adopt(self, in_force: InForce, text: Any) -> None:
         """Use the stored version in force, unless it cannot be used."""
         version = in_force.version
-        if version == self._unusable:
-            return None
-        if not self._is_new(in_force):
-            self._in_force, self._unusable, self._problem = in_force, None, None
-            return None
-        if text is None:
-            return self._complain(f"the policy in force, {version}, is missing from Redis; publish one")
-        try:
-            policy = Policy.from_yaml(text)
-        except PolicyError as error:
-            self._unusable = version
-            return self._complain(f"the policy in force, {version}, cannot be used by this gateway: {error}")
-        if policy.version != version:
-            self._unusable = version
-            return self._complain(f"the policy in force, {version}, is not the text that was published")
-        self._base, self._in_force, self._unusable, self._problem = policy, in_force, None, None
+        if not self._has(in_force):
+            if text is None:
+                return self._complain(f"the policy in force, {version}, is missing from Redis; publish one")
+            if text == self._unusable:
+                return None  # told already
+            try:
+                policy = Policy.from_yaml(text)
+            except PolicyError as error:
+                self._unusable = text
+                return self._complain(f"the policy in force, {version}, cannot be used by this gateway: {error}")
+            if policy.version != version:
+                self._unusable = text
+                return self._complain(f"the policy in force, {version}, is not the text that was published")
+            self._base = policy
+        self._in_force, self._unusable, self._problem = in_force, None, None
         return None
 
     def _complain(self, problem: str) -> None:

@@ -24,7 +24,7 @@ The way of a text, and the module of each step (each imports only from those bef
     index, neighbours           the nearest exemplars, each compared in the form in which it was stored
     calibration, scoring        from neighbours to a risk for each hazard
     bank                        Bank: one immutable version, and how a text is judged against it
-    building                    from records to a bank
+    fitting, building           from records to a bank: their vectors, and a calibration fitted to them
     manifest, store             BankStore: versions in a folder, sealed with hashes; publish, roll back, compare
     seeding                     the bank that ships (``seed/*.jsonl``), and ``load``
 """

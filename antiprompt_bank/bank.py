@@ -135,8 +135,9 @@ class Bank:
         read = [window.ids for item in group for window in item.cut]
         answered = [((item.prompt_ids or ()), window.ids) for item in group for window in item.cut]
         with_prompt = situation == "response_with_prompt"
-        harmful, benign = shelves.find(situation, alone.of(read), pair.of(answered) if with_prompt else None)
-        risks = window_risks(harmful, benign, self.calibration.curves[situation], self._hazards)
+        vectors = alone.of(read)
+        harmful, benign = shelves.find(situation, vectors, pair.of(answered) if with_prompt else None)
+        risks = window_risks(harmful, benign, self.calibration.curves[situation], self._hazards, vectors)
         scores, first = [], 0
         for item, count in zip(group, counts, strict=True):
             if not count:

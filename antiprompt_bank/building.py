@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.bank import WINDOW_TOKENS, Bank
-from antiprompt_bank.calibration import Calibration, Curve, backgrounds, fit_curve
+from antiprompt_bank.calibration import Calibration, Curve
 from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.fitting import Exemplars, backgrounds, fit_answer_curve, fit_request_curve
 from antiprompt_bank.hazards import HAZARDS
 from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation, shelf_of
 from antiprompt_bank.records import Antiprompt
@@ -45,7 +46,13 @@ def build_bank(
     made = _Material(
         kept, rows, vectors, _families(kept), np.array([record.live_at(moment) for record in kept], dtype=bool)
     )
-    background = backgrounds(vectors, shelf_of(kept, rows), made.families[rows.record], _hazards(kept)[rows.record])
+    background = backgrounds(
+        vectors,
+        shelf_of(kept, rows),
+        made.families[rows.record],
+        _hazards(kept)[rows.record],
+        np.array([record.harmful for record in kept], dtype=bool)[rows.record],
+    )
     shelves = Shelves(kept, rows, vectors, background, made.deciding)
     curves = {situation: _fit(situation, made, shelves) for situation in SITUATIONS}
     version = _version(kept, vectors, encoder.id, moment)
@@ -103,9 +110,15 @@ def _fit(situation: Situation, made: _Material, shelves: Shelves) -> Curve:
     harmful, benign = (
         side.best(NEIGHBOURS, without=made.families[side.record] == made.families[owner][:, None]) for side in found
     )
-    is_harmful = np.array([made.records[at].harmful for at in owner], dtype=bool)
-    is_everyday = np.array([made.records[at].hazard is None for at in owner], dtype=bool)
-    return fit_curve(harmful, benign, is_harmful=is_harmful, is_everyday=is_everyday)
+    known = Exemplars(
+        harmful,
+        benign,
+        made.vectors[alone],
+        made.families[owner],
+        is_harmful=np.array([made.records[at].harmful for at in owner], dtype=bool),
+        is_everyday=np.array([made.records[at].hazard is None for at in owner], dtype=bool),
+    )
+    return fit_request_curve(known) if situation == "request" else fit_answer_curve(known)
 
 
 def _queries(situation: Situation, made: _Material) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -91,13 +91,15 @@ class HazardTable:
         return cls(slugs, np.array([number.get(record.hazard or "", -1) for record in records], dtype=np.int64))
 
 
-def window_risks(harmful: Neighbours, benign: Neighbours, curve: Curve, hazards: HazardTable) -> NDArray[np.float64]:
-    """``(n, len(hazards.slugs))`` risks of n windows.
+def window_risks(
+    harmful: Neighbours, benign: Neighbours, curve: Curve, hazards: HazardTable, vectors: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """``(n, len(hazards.slugs))`` risks of n windows, whose vectors alone are ``vectors`` ``(n, d)``.
 
     A window's whole risk goes to the hazard that its harmful neighbours name most; the others get theirs in
     proportion.
     """
-    risk = _whole_risk(harmful, benign, curve)
+    risk = _whole_risk(harmful, benign, curve, vectors)
     share = _hazard_shares(harmful, hazards)
     return risk[:, None] * share
 
@@ -122,8 +124,10 @@ def score_of(risks: NDArray[np.float64], slugs: Sequence[str]) -> tuple[float, s
     return (by_hazard[hazard] if hazard else 0.0), hazard, by_hazard
 
 
-def _whole_risk(harmful: Neighbours, benign: Neighbours, curve: Curve) -> NDArray[np.float64]:
-    risk = curve.risk(harmful, benign) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
+def _whole_risk(
+    harmful: Neighbours, benign: Neighbours, curve: Curve, vectors: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    risk = curve.risk(harmful, benign, vectors) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
     beyond = np.clip((harmful.closeness[:, 0] - RADIUS) / (1 - RADIUS), 0.0, 1.0)
     repeated = REPETITION_RISK + (1 - REPETITION_RISK) * beyond
     risk = np.where(_repeats(harmful, benign), np.maximum(risk, repeated), risk)

@@ -12,6 +12,7 @@ from antiprompt_bank.scoring import RADIUS, REPETITION_RISK, HazardTable, neares
 
 CURVE = Curve(harmful=40.0, benign=25.0, bias=-4.0, neighbours=4, fitted_on=100)
 UNFITTED = Curve()
+NO_VECTORS = np.zeros((1, 4), dtype=np.float32)
 
 RECORDS = [
     *(
@@ -31,7 +32,7 @@ def found(closeness: list[float], *, benign: bool = False, background: float = 0
 
 
 def risk_of(harmful: list[float], benign: list[float], curve: Curve = CURVE) -> float:
-    return float(window_risks(found(harmful), found(benign, benign=True), curve, HAZARDS).max(initial=0.0))
+    return float(window_risks(found(harmful), found(benign, benign=True), curve, HAZARDS, NO_VECTORS).max(initial=0.0))
 
 
 def test_what_repeats_a_harmful_exemplar_is_risky_even_without_a_curve() -> None:
@@ -73,13 +74,13 @@ def test_risks_are_between_0_and_1_and_the_whole_risk_goes_to_one_hazard(
     harmful: list[float], benign: list[float]
 ) -> None:
     near, far = found(sorted(harmful, reverse=True)), found(sorted(benign, reverse=True), benign=True)
-    risks = window_risks(near, far, CURVE, HAZARDS)
+    risks = window_risks(near, far, CURVE, HAZARDS, NO_VECTORS)
     assert risks.shape == (1, 2)
     assert ((risks >= 0) & (risks <= 1)).all()
 
 
 def test_the_hazard_is_the_one_that_most_of_the_closest_exemplars_name() -> None:
-    risks = window_risks(found([0.6, 0.6, 0.6, 0.6, 0.2]), found([], benign=True), CURVE, HAZARDS)[0]
+    risks = window_risks(found([0.6, 0.6, 0.6, 0.6, 0.2]), found([], benign=True), CURVE, HAZARDS, NO_VECTORS)[0]
     by_slug = dict(zip(HAZARDS.slugs, risks.tolist(), strict=True))
     assert by_slug["hate"] > by_slug["privacy"] > 0
     assert by_slug["privacy"] == pytest.approx(by_slug["hate"] / 3, rel=0.05)

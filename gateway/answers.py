@@ -18,7 +18,7 @@ from gateway.judgement import Judgement
 from gateway.policy import Decision
 from gateway.refusals import language_of, refusal_text
 from gateway.streaming import DONE, encode
-from gateway.wire.surface import Answer, Finish
+from gateway.wire.surface import Answer, Finish, Json
 
 JSON_TYPE: Final = "application/json"
 EVENTS_TYPE: Final = "text/event-stream; charset=utf-8"
@@ -58,6 +58,11 @@ def safe_answer(exchange: Exchange, judgement: Judgement, bank: Bank) -> Respons
 
 def _language(exchange: Exchange) -> str:
     return language_of(exchange.prompt or "", exchange.accept_language)
+
+
+def as_reply(exchange: Exchange, texts: Sequence[str]) -> Json:
+    """The body of a whole reply that says ``texts``."""
+    return exchange.surface.answer(_answer(exchange, texts, "stop"))
 
 
 def say(exchange: Exchange, texts: Sequence[str], finish: Finish) -> Response:

@@ -10,7 +10,7 @@ from dataclasses import replace as changed
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from gateway.answers import EVENTS_TYPE, refuse, safe_answer, say
+from gateway.answers import EVENTS_TYPE, as_reply, refuse, safe_answer, say
 from gateway.bookkeeping import Bookkeeper
 from gateway.corrections import corrective_instruction, redacted
 from gateway.errors import GatewayError, UpstreamInvalid
@@ -248,7 +248,7 @@ class Replies:
         if not relay.held_whole:
             return None
         texts = relay.spoken()
-        if texts is None:
+        if texts is None or any(text.structured for text in _extracted(exchange, as_reply(exchange, texts)).texts):
             return None
         for _ in range(max(1, judgement.decision.max_tries)):
             for index, (_, score) in judgement.hits_by_text().items():

@@ -75,7 +75,7 @@ class PolicyStore:
         self._base: Policy | None = None
         self._current: Policy | None = None
         self._in_force: InForce | None = None
-        self._unusable: str | None = None
+        self._unusable: tuple[str, str] | None = None
         self._problem: str | None = None
         self._glass: BreakGlass | None = None
         self._glass_ends_s = 0.0
@@ -254,15 +254,15 @@ class PolicyStore:
         if not self._has(in_force):
             if text is None:
                 return self._complain(f"the policy in force, {version}, is missing from Redis; publish one")
-            if text == self._unusable:
+            if (version, text) == self._unusable:
                 return None  # told already
             try:
                 policy = Policy.from_yaml(text)
             except PolicyError as error:
-                self._unusable = text
+                self._unusable = version, text
                 return self._complain(f"the policy in force, {version}, cannot be used by this gateway: {error}")
             if policy.version != version:
-                self._unusable = text
+                self._unusable = version, text
                 return self._complain(f"the policy in force, {version}, is not the text that was published")
             self._base = policy
         self._in_force, self._unusable, self._problem = in_force, None, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TextIO
 
 import orjson
 import structlog
@@ -97,7 +97,7 @@ class Metrics:
         self.policy.labels(version, mode).set(1)
 
 
-def configure_logs(*, format: Literal["json", "console"], level: str) -> None:
+def configure_logs(*, format: Literal["json", "console"], level: str, stream: TextIO = sys.stdout) -> None:
     """Set up logging for the process, once, from the command line's entry point only.
 
     What libraries log through the standard library comes out in the same form, warnings and above.
@@ -112,15 +112,15 @@ def configure_logs(*, format: Literal["json", "console"], level: str) -> None:
     ]
     renderer: Any = structlog.processors.JSONRenderer(_dumps)
     if format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-    factory = structlog.BytesLoggerFactory(sys.stdout.buffer) if format == "json" else structlog.PrintLoggerFactory()
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    factory = structlog.BytesLoggerFactory(stream.buffer) if format == "json" else structlog.PrintLoggerFactory(stream)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream)
     text_renderer = structlog.processors.JSONRenderer() if format == "json" else renderer
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processor=text_renderer))
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)

@@ -19,6 +19,7 @@ from gateway.policy import PolicyError
 from gateway.redis_client import RedisClient
 from gateway.redis_server import RedisServerError
 from gateway.settings import Settings, SettingsError, load_settings
+from gateway.telemetry import configure_logs
 
 T = TypeVar("T")
 
@@ -47,6 +48,7 @@ def settings_or_fail() -> Settings:
 def run(work: Callable[[Settings], Coroutine[Any, Any, T]]) -> T:
     """Run ``work`` with the settings in force; foreseen failures are told in one sentence."""
     settings = settings_or_fail()
+    configure_logs(format="console", level="error", stream=sys.stderr)
     try:
         return asyncio.run(work(settings))
     except FAILURES as error:

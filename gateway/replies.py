@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace as changed
 
 import orjson
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.answers import EVENTS_TYPE, as_reply, refuse, safe_answer, say
 from gateway.bookkeeping import Bookkeeper
@@ -109,25 +109,11 @@ class Replies:
 
     async def _regenerated(self, exchange: Exchange, call: Call, judgement: Judgement, tries: int) -> Response:
         """Ask the upstream again with a corrective instruction; what comes is screened like the first reply."""
-        instruction = corrective_instruction(judgement.decision.hazards)
-        body = {**exchange.surface.instruct(exchange.body, instruction), "stream": False}
-        body.pop("stream_options", None)
-        again = changed(call, body=orjson.dumps(body))
+        again = _corrected(exchange, call, judgement)
         reply = await self.ask(exchange, again)
         if not 200 <= reply.status < 300:
             return safe_answer(exchange, judgement, self._screener.in_force)
-        if not exchange.streamed:
-            return await self._decided(exchange, again, reply, _parsed(reply), tries_left=tries - 1)
-        return await self._decided_stream(exchange, again, reply, tries - 1)
-
-    async def _decided_stream(self, exchange: Exchange, call: Call, reply: HttpReply, tries_left: int) -> Response:
-        """A regenerated reply for a caller that asked for a stream: screened whole, then said as one."""
-        body = _parsed(reply)
-        response = await self._decided(exchange, call, reply, body, tries_left=tries_left)
-        if response.body is not reply.body:
-            return response
-        texts = [text.text for text in _extracted(exchange, body).texts]
-        return say(exchange, texts or [""], "stop")
+        return await self._decided(exchange, again, reply, _parsed(reply), tries_left=tries - 1)
 
     async def _redacted(
         self, exchange: Exchange, reply: HttpReply, body: Json, extracted: Extracted, judgement: Judgement
@@ -148,8 +134,6 @@ class Replies:
             if not judgement.stops:
                 exchange.reply_texts = texts
                 self._bookkeeper.remember_reply(exchange, texts)
-                if exchange.streamed:
-                    return say(exchange, texts, "stop")
                 return _json(exchange, reply, body)
         return refuse(exchange, judgement.decision)
 
@@ -176,35 +160,47 @@ class Replies:
         self._answered(exchange, stream.status, started_s)
         return stream
 
-    async def streamed(self, exchange: Exchange, call: Call, stream: HttpStream, finish: Finish) -> Response:
+    async def streamed(
+        self, exchange: Exchange, call: Call, stream: HttpStream, finish: Finish, *, tries_left: int | None = None
+    ) -> Response:
         """Screen a streamed reply as it comes.
 
         Nothing is sent, not even the status, before the first text may leave: so a reply that is hit in its first
-        window is answered in full by policy's style. ``finish`` is called when the stream is over.
+        window is answered in full by policy's style. ``finish`` is called when the stream is over. ``tries_left`` is
+        None but for a regenerated reply, which is held whole.
         """
         try:
             if not 200 <= stream.status < 300 or not _is_event_stream(stream.headers):
                 reply = HttpReply(stream.status, stream.headers, await stream.read())
                 return await self.whole(exchange, call, reply)
-            relay = self._relay(exchange, stream)
+            relay = self._relay(exchange, stream, whole=tries_left is not None)
             chunks = relay.released()
             first = await anext(chunks, None)
             await self._issued(exchange, relay.first_payload or {})
             if first is None and relay.hit is not None:
                 await stream.close()
-                return await self._instead(exchange, call, relay)
+                return await self._instead(exchange, call, relay, finish, tries_left)
         except BaseException:
             await stream.close()
             raise
         headers = {**_plain(stream.headers), **exchange.headers()}
-        body = self._body(exchange, relay, chunks, first or b"", stream, finish)
-        exchange.handed_over = True
-        return StreamingResponse(body, stream.status, headers, media_type=EVENTS_TYPE)
 
-    def _relay(self, exchange: Exchange, stream: HttpStream) -> Relay:
+        async def over() -> None:
+            await chunks.aclose()
+            await stream.close()
+            exchange.reply_texts = relay.texts
+            _note_usage(exchange, relay.last_usage or {})
+            if relay.hit is None:
+                self._bookkeeper.remember_reply(exchange, relay.texts)
+            finish(exchange, stream.status)
+
+        exchange.handed_over = True
+        return _RelayedResponse(self._body(exchange, relay, chunks, first or b""), stream.status, headers, over)
+
+    def _relay(self, exchange: Exchange, stream: HttpStream, *, whole: bool) -> Relay:
         policy = exchange.policy
         scores = exchange.request.scores if exchange.request else ()
-        whole = policy.holds_whole_reply(scores) or (policy.stream_hold or self._settings.stream.hold) == "whole"
+        always = (policy.stream_hold or self._settings.stream.hold) == "whole"
 
         async def judge(portions: Sequence[Portion]) -> Judgement:
             judgement = await self._judged(exchange, [portion.text for portion in portions])
@@ -218,27 +214,41 @@ class Replies:
             exchange.surface.reply_stream(exchange.body),
             judge,
             settings=self._settings.stream,
-            hold_whole=whole,
+            hold_whole=whole or always or policy.holds_whole_reply(scores),
             max_event_bytes=self._settings.upstream.max_event_bytes,
             read_timeout_s=self._settings.upstream.read_timeout_s,
             metrics=self._metrics,
         )
         return relay
 
-    async def _instead(self, exchange: Exchange, call: Call, relay: Relay) -> Response:
+    async def _instead(
+        self, exchange: Exchange, call: Call, relay: Relay, finish: Finish, tries_left: int | None
+    ) -> Response:
         """The whole answer to a stream that was hit before any of it had left."""
         assert relay.hit is not None
         judgement, decision = relay.hit, relay.hit.decision
         exchange.reply_texts = relay.texts
         if decision.action is Action.REWRITE and exchange.surface.speaks:
-            if decision.rewrite is RewriteMethod.REGENERATE:
-                return await self._regenerated(exchange, call, judgement, decision.max_tries)
-            if decision.rewrite is RewriteMethod.DESIRED_RESPONSE:
+            tries = decision.max_tries if tries_left is None else tries_left
+            if decision.rewrite is RewriteMethod.REGENERATE and tries > 0:
+                return await self._regenerated_stream(exchange, call, judgement, finish, tries)
+            if decision.rewrite is not RewriteMethod.REDACT:
                 return safe_answer(exchange, judgement, self._screener.in_force)
             spoken = await self._redacted_stream(exchange, relay, judgement)
             if spoken is not None:
                 return say(exchange, spoken, "stop")
         return refuse(exchange, decision)
+
+    async def _regenerated_stream(
+        self, exchange: Exchange, call: Call, judgement: Judgement, finish: Finish, tries: int
+    ) -> Response:
+        """The same as ``_regenerated`` for a caller that asked for a stream."""
+        again = _corrected(exchange, call, judgement)
+        stream = await self.open_stream(exchange, again)
+        if not 200 <= stream.status < 300:
+            await stream.close()
+            return safe_answer(exchange, judgement, self._screener.in_force)
+        return await self.streamed(exchange, again, stream, finish, tries_left=tries - 1)
 
     async def _redacted_stream(self, exchange: Exchange, relay: Relay, judgement: Judgement) -> Sequence[str] | None:
         """What each choice says with the matched passages cut out; None where that cannot be said in plain text.
@@ -264,15 +274,12 @@ class Replies:
         relay: Relay,
         chunks: AsyncGenerator[bytes, None],
         first: bytes,
-        stream: HttpStream,
-        finish: Finish,
     ) -> AsyncIterator[bytes]:
-        """What the caller receives; whatever happens, the upstream's connection is closed and the case is written."""
+        """What the caller receives."""
         try:
-            async with aclosing(chunks):
-                yield first
-                async for chunk in chunks:
-                    yield chunk
+            yield first
+            async for chunk in chunks:
+                yield chunk
             if relay.hit is not None:
                 yield self._closing(exchange, relay)
         except GatewayError as error:
@@ -280,13 +287,6 @@ class Replies:
             exchange.error = error.code
             self._metrics.errors.labels(error.code).inc()
             yield _error_event(exchange, error)
-        finally:
-            await stream.close()
-            exchange.reply_texts = relay.texts
-            _note_usage(exchange, relay.last_usage or {})
-            if relay.hit is None:
-                self._bookkeeper.remember_reply(exchange, relay.texts)
-            finish(exchange, stream.status)
 
     def _closing(self, exchange: Exchange, relay: Relay) -> bytes:
         events = [encode(name, payload) for name, payload in relay.close()]
@@ -298,6 +298,28 @@ class Replies:
         exchange.upstream_status = status
         exchange.elapsed("upstream", since_s)
         self._metrics.upstream.labels(exchange.surface.name).observe(time.perf_counter() - since_s)
+
+
+class _RelayedResponse(StreamingResponse):
+    """A streamed reply. ``over`` runs when it has ended, however it did, and also where it never began."""
+
+    def __init__(
+        self, body: AsyncIterator[bytes], status: int, headers: dict[str, str], over: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(body, status, headers, media_type=EVENTS_TYPE)
+        self._over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._over()
+
+
+def _corrected(exchange: Exchange, call: Call, judgement: Judgement) -> Call:
+    """The same request with an instruction not to repeat what was wrong."""
+    instruction = corrective_instruction(judgement.decision.hazards)
+    return changed(call, body=orjson.dumps(exchange.surface.instruct(exchange.body, instruction)))
 
 
 def _note_usage(exchange: Exchange, payload: Json) -> None:

@@ -137,8 +137,11 @@ async def test_each_cell_acts_as_policy_says(
 async def _ask(cell: Cell, caller: Caller, upstream: ScriptedUpstream) -> Heard | openai.APIStatusError:
     dialect, surface = cell.dialect, cell.dialect.surface
     first = BAD_REPLY if cell.hit == "response" else GOOD_REPLY
-    events = stream(*dialect.events(first, size=len(first))) if cell.streamed else dialect.script(first)
-    upstream.on(surface.path, events, dialect.script(GOOD_REPLY))
+    said = [
+        stream(*dialect.events(text, size=len(text))) if cell.streamed else dialect.script(text)
+        for text in (first, GOOD_REPLY)
+    ]
+    upstream.on(surface.path, *said)
     text = BAD_REQUEST if cell.hit == "request" else GOOD_REQUEST
     try:
         return await (dialect.hear_stream if cell.streamed else dialect.hear)(caller.openai, text)
@@ -189,7 +192,7 @@ def _check_asked(cell: Cell, caller: Caller, upstream: ScriptedUpstream) -> None
         _check_first_asked(cell, upstream.requests[0])
     if cell.outcome is Outcome.REGENERATED:
         body = upstream.last.json
-        assert body.pop("stream", False) is False
+        assert body.pop("stream", False) is cell.streamed
         assert body == cell.dialect.surface.instruct(
             cell.dialect.request(GOOD_REQUEST), corrective_instruction([HAZARD])
         )

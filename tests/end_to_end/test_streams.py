@@ -81,7 +81,7 @@ async def test_where_replies_are_rewritten_nothing_leaves_before_the_end(
 ) -> None:
     dialect, caller = DIALECTS[name], await callers(part)
     events = dialect.events(GOOD_REPLY + BAD_REPLY, size=SIZE)
-    upstream.on(dialect.surface.path, stream(*events), dialect.script(GOOD_REPLY))
+    upstream.on(dialect.surface.path, stream(*events), stream(*dialect.events(GOOD_REPLY, size=SIZE)))
     heard = await dialect.hear_stream(caller.openai, GOOD_REQUEST)
     assert heard.endings == ("stop",)
     assert heard.said[0].strip().endswith(said.strip())

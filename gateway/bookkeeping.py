@@ -47,14 +47,10 @@ class Bookkeeper:
                 await self._flag(exchange, judgement, number, side)
 
     async def _remember(self, exchange: Exchange, judgement: Judgement) -> None:
-        """Remember the texts that were acted on. A joined run has no text of its own: its newest text stands for it."""
+        """Remember the texts that were acted on; of a run of turns that was judged as a whole, the whole."""
         texts: dict[Action, list[str]] = {}
-        conversation = exchange.conversation
         for number, hit in judgement.decision.by_text.items():
-            part = judgement.parts[number]
-            joined = len(part.indexes) > 1 and conversation is not None
-            text = conversation.texts[part.indexes[-1]].text if joined and conversation else part.subject.text
-            texts.setdefault(hit.action, []).append(text)
+            texts.setdefault(hit.action, []).append(judgement.parts[number].subject.text)
         for action, acted_on in texts.items():
             await self._history.remember_judged(exchange.tenant, acted_on, str(action))
 

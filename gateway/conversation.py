@@ -1,10 +1,10 @@
 """Which texts of a request are new and which were seen before, and what is screened together.
 
-Every text the model would read is screened. Each is screened alone, and the texts of the run of trailing user turns
+Every text the model would read is screened. Each is screened alone, and the texts of each unbroken run of user turns
 are screened joined as well, so that a request cut over several turns or parts is seen whole. A turn is *old* only if
 it stands before the newest turn and was judged before for this tenant: an old turn that would be blocked goes
-upstream as a placeholder, so that it neither locks the chat for ever nor comes in by the back door. A forged history
-was never judged, so it is new text.
+upstream as a placeholder, so that it neither locks the chat for ever nor comes in by the back door. Of a run that was
+blocked as a whole, its newest text is what makes way. A forged history was never judged, so it is new text.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ PLACEHOLDER = "[A message was removed here by the safety policy.]"
 
 _PROMPT_CHARS = 2000
 """How much of the end of a prompt is kept as context for its answer; the encoder reads less than that."""
+
+_LOOKED_BACK = 8
+"""How many of the earlier states of a long run of user turns are looked up: what each costs grows with the run."""
 
 _REMEMBERED = (Role.USER, Role.ASSISTANT, Role.TOOL)
 
@@ -39,24 +42,24 @@ class Conversation:
         self.texts: Sequence[Text] = extracted.texts
         turns = [text.turn for text in self.texts if text.turn >= 0]
         self.newest_turn = max(turns, default=-1)
-        self._run = self._trailing_user_run()
+        self._runs = self._user_runs()
 
-    def _trailing_user_run(self) -> tuple[int, ...]:
-        """Indexes of the texts of the last unbroken run of user turns."""
-        run: list[int] = []
-        for index in range(len(self.texts) - 1, -1, -1):
-            text = self.texts[index]
+    def _user_runs(self) -> list[tuple[int, ...]]:
+        """Indexes of the texts of each unbroken run of user turns; the last is empty where another speaks last."""
+        runs: list[list[int]] = [[]]
+        for index, text in enumerate(self.texts):
             if text.turn < 0:
                 continue
-            if text.role is not Role.USER:
-                break
-            run.append(index)
-        return tuple(reversed(run))
+            if text.role is Role.USER:
+                runs[-1].append(index)
+            elif runs[-1]:
+                runs.append([])
+        return [tuple(run) for run in runs]
 
     @property
     def prompt(self) -> str | None:
         """What the reply answers: the trailing user turns, or the last user text before a tool's results."""
-        run = self._run
+        run = self._runs[-1]
         if not run:
             last = next((i for i in range(len(self.texts) - 1, -1, -1) if self.texts[i].role is Role.USER), None)
             run = () if last is None else (last,)
@@ -68,12 +71,19 @@ class Conversation:
         return 0 <= text.turn < self.newest_turn and text.role in _REMEMBERED
 
     def parts(self) -> list[Part]:
-        """Every text alone, and the trailing user run joined."""
-        parts = list(self._singles())
-        joined = self.joined(())
-        if joined is not None:
-            parts.append(joined)
-        return parts
+        """Every text alone, and each run of user turns joined."""
+        return [*self._singles(), *self.joined_runs()]
+
+    def joined_runs(self, without: Collection[int] = ()) -> list[Part]:
+        """Each run of user turns as one text, less the texts at ``without``, where several texts are left."""
+        left = (tuple(index for index in run if index not in without) for run in self._runs)
+        return [self._joined(run) for run in left if len(run) > 1]
+
+    def as_asked_before(self) -> list[Part]:
+        """The trailing run as it stood after each of its last earlier turns: what was judged as a whole then."""
+        run = self._runs[-1]
+        ends = [at for at in range(2, len(run)) if self.texts[run[at]].turn != self.texts[run[at - 1]].turn]
+        return [self._joined(run[:end]) for end in ends[-_LOOKED_BACK:]]
 
     def _singles(self) -> Iterator[Part]:
         asked: str | None = None
@@ -88,9 +98,5 @@ class Conversation:
                 asked = text.text[-_PROMPT_CHARS:]
             yield Part(subject, (index,), text.role)
 
-    def joined(self, without: Collection[int]) -> Part | None:
-        """The trailing user run as one text, less the texts at ``without``; None where one text or none is left."""
-        indexes = tuple(i for i in self._run if i not in without)
-        if len(indexes) < 2:
-            return None
+    def _joined(self, indexes: tuple[int, ...]) -> Part:
         return Part(Subject("\n".join(self.texts[i].text for i in indexes), "request"), indexes, Role.USER)

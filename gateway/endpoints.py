@@ -187,8 +187,8 @@ async def _moderated(
     return risks, {hit.hazard for hit in judgement.decision.hits if hit.hazard}
 
 
-async def _nothing_known(texts: Any) -> frozenset[str]:
-    return frozenset()
+async def _nothing_known(texts: Any) -> dict[str, str]:
+    return {}
 
 
 async def healthz(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,8 +14,8 @@ from gateway.screening import Screener, Subject
 from gateway.telemetry import Metrics
 from gateway.wire.surface import Role
 
-Known = Callable[[Sequence[str]], Awaitable[Collection[str]]]
-"""Of some texts, those that were judged before for this tenant."""
+Known = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+"""Of some texts, those that were acted on before for this tenant, with the action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,46 +56,35 @@ class Judge:
         self._metrics = metrics
 
     async def request(self, conversation: Conversation, policy: Policy, *, tenant: str, known: Known) -> Judgement:
-        """Judge every text of a request: each alone, and the trailing user turns joined."""
+        """Judge every text of a request: each alone, and each run of user turns joined."""
         parts = conversation.parts()
         scores, unscreened = await self._scores(parts, "request", policy, tenant)
         if unscreened:
             return Judgement(Decision(Action.ALLOW), parts, (), unscreened=unscreened)
-        decision = policy.decide(_findings(parts, scores, "request"))
-        if decision.action is Action.ALLOW:
-            return Judgement(decision, parts, scores)
-        return await self._without_old_turns(conversation, policy, tenant, known, Judgement(decision, parts, scores))
+        first = Judgement(policy.decide(_findings(parts, scores, "request")), parts, scores)
+        old = await _old_turns(conversation, known, first)
+        if not old.placeholders and not old.settled:
+            return first
+        return await self._without(old, conversation, policy, tenant, first)
 
-    async def _without_old_turns(
-        self, conversation: Conversation, policy: Policy, tenant: str, known: Known, first: Judgement
+    async def _without(
+        self, old: _OldTurns, conversation: Conversation, policy: Policy, tenant: str, first: Judgement
     ) -> Judgement:
-        """Decide anew without the hits on turns that were judged before; of those, what would stop the request
-        becomes a placeholder."""
-        hits = {index: hit for index, (hit, _) in first.hits_by_text().items() if conversation.may_be_old(index)}
-        if not hits:
-            return first
-        judged = await known([conversation.texts[index].text for index in hits])
-        old = {index: hit for index, hit in hits.items() if conversation.texts[index].text in judged}
-        if not old:
-            return first
-        placeholders = frozenset(index for index, hit in old.items() if _keeps_out(hit))
-        dropped = placeholders | {index for index, hit in old.items() if hit.action is Action.FLAG}
-        kept = [
-            (part, score)
+        """Decide anew without what is old; runs that lose a text to a placeholder are judged by what is left."""
+        kept = {
+            part.indexes: (part, score)
             for part, score in zip(first.parts, first.scores, strict=True)
-            if not (set(part.indexes) & (dropped if len(part.indexes) == 1 else placeholders))
-        ]
-        parts = [part for part, _ in kept]
-        scores = [score for _, score in kept]
-        joined = conversation.joined(placeholders)
-        if joined is not None and placeholders and not any(part.indexes == joined.indexes for part in parts):
-            extra, unscreened = await self._scores([joined], "request", policy, tenant)
-            if unscreened:
-                return Judgement(Decision(Action.ALLOW), parts, scores, placeholders, unscreened)
-            parts.append(joined)
-            scores.extend(extra)
-        decision = policy.decide(_findings(parts, scores, "request"))
-        return Judgement(decision, parts, scores, placeholders)
+            if part.indexes not in old.settled and not old.placeholders.intersection(part.indexes)
+        }
+        shorter = [part for part in conversation.joined_runs(old.placeholders) if part.indexes not in old.settled]
+        fresh = [part for part in shorter if part.indexes not in kept]
+        scores, unscreened = await self._scores(fresh, "request", policy, tenant)
+        kept.update((part.indexes, (part, score)) for part, score in zip(fresh, scores, strict=False))
+        parts = [part for part, _ in kept.values()]
+        if unscreened:
+            return Judgement(Decision(Action.ALLOW), parts, (), old.placeholders, unscreened)
+        found = [score for _, score in kept.values()]
+        return Judgement(policy.decide(_findings(parts, found, "request")), parts, found, old.placeholders)
 
     async def reply(self, texts: Sequence[str], prompt: str | None, policy: Policy, *, tenant: str) -> Judgement:
         """Judge the texts of a reply, each with the prompt that it answers."""
@@ -116,6 +105,37 @@ class Judge:
             if isinstance(error, Overloaded) or outcome is Unscreened.BLOCK:
                 raise
             return [], error.code
+
+
+@dataclass(frozen=True, slots=True)
+class _OldTurns:
+    """What of a request was acted on before: texts that make way for placeholders, parts that are not asked about."""
+
+    placeholders: frozenset[int]
+    settled: frozenset[tuple[int, ...]]
+
+
+async def _old_turns(conversation: Conversation, known: Known, first: Judgement) -> _OldTurns:
+    """Tell the old turns among what was hit, and the earlier blocks of a run that has gone on since.
+
+    A run that was harmful as a whole makes way by its newest text, and is old where all of it is.
+    """
+    hits = [
+        (first.parts[number], hit)
+        for number, hit in first.decision.by_text.items()
+        if conversation.may_be_old(first.parts[number].indexes[-1])
+    ]
+    gone_on = conversation.as_asked_before()
+    if not hits and not gone_on:
+        return _OldTurns(frozenset(), frozenset())
+    judged = await known([part.subject.text for part in (*(part for part, _ in hits), *gone_on)])
+    old = [(part, hit) for part, hit in hits if part.subject.text in judged]
+    kept_out = [part for part, hit in old if _keeps_out(hit)]
+    kept_out += [part for part in gone_on if judged.get(part.subject.text) == Action.BLOCK]
+    return _OldTurns(
+        frozenset(part.indexes[-1] for part in kept_out),
+        frozenset(part.indexes for part, hit in old if hit.action is Action.FLAG),
+    )
 
 
 def _findings(parts: Sequence[Part], scores: Sequence[Score], travels: Literal["request", "response"]) -> list[Finding]:

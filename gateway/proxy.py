@@ -124,10 +124,9 @@ class Proxy:
         """Pass a route on that settings list, or that holds nothing to screen (models)."""
         principal = await self.admit(request)
         body = await read_body(request, self._settings.limits) or None
+        path = request.scope["raw_path"].decode("latin-1")  # as it was sent: a model's name may hold an encoded slash
         async with _while_connected(request):
-            return await self._replies.passed(
-                self._call(request, request.url.path.removeprefix("/v1"), principal, body)
-            )
+            return await self._replies.passed(self._call(request, path.removeprefix("/v1"), principal, body))
 
     # The steps.
 

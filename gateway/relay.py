@@ -145,6 +145,8 @@ class Relay:
         if event.data is None or event.data.strip() == _END:
             return ()
         try:
+            if "\ufffd" in event.data:
+                event.raw.decode("utf-8")  # clients disagree about what bytes that are not UTF-8 say
             payload = orjson.loads(event.data)
             if not isinstance(payload, dict):
                 raise ValueError("an event holds no object")

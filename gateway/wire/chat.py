@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from gateway.wire.chat_stream import CHUNK, ChatStream, chunk, token_text
+from gateway.wire.chat_stream import CHUNK, SOUND, ChatStream, chunk, token_text
 from gateway.wire.choices import NO_TOKENS, PLAIN_OF_CHOICE, PLAIN_OF_REPLY, choice_number
 from gateway.wire.places import Collector, Malformed, expected, is_identifier, is_text
 from gateway.wire.surface import Answer, Extracted, Json, Named, Place, References, ReplyStream, Role
@@ -29,8 +29,8 @@ _ROLES = {
 _NOT_READ = frozenset(
     """messages model stream stream_options n temperature top_p max_tokens max_completion_tokens stop seed logit_bias
     logprobs top_logprobs presence_penalty frequency_penalty user metadata store service_tier safety_identifier
-    prompt_cache_key prompt_cache_retention parallel_tool_calls tool_choice function_call modalities audio
-    reasoning_effort verbosity""".split()  # noqa: SIM905 - a block of words reads better
+    prompt_cache_key prompt_cache_options prompt_cache_retention parallel_tool_calls tool_choice function_call
+    modalities audio moderation reasoning_effort verbosity""".split()  # noqa: SIM905 - a block of words reads better
 )
 """Parameters that steer the server; the model does not read them."""
 
@@ -168,7 +168,8 @@ def _read_message(found: Collector, place: Place, message: Json) -> None:
             _read_function(found, here, value)
         elif field == "audio":
             found.unreadable(here, "audio")
-            found.all_below((*here, "transcript"), expected(value, dict, here).get("transcript"))
+            beside = {name: child for name, child in expected(value, dict, here).items() if name not in SOUND}
+            found.all_below(here, beside, is_identifier)
         elif field == "refusal":
             found.text(here, value)
         elif field == "name":
@@ -232,7 +233,7 @@ def _read_call(found: Collector, place: Place, call: object) -> None:
             continue
         if field in ("function", "custom"):
             _read_function(found, here, value)
-        elif field not in ("id", "index"):
+        else:
             found.all_below(here, value, is_identifier)
 
 

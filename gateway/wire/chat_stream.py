@@ -13,6 +13,9 @@ from gateway.wire.surface import Json, Place
 
 CHUNK = "chat.completion.chunk"
 
+SOUND = frozenset(("data",))
+"""What an audio reply holds besides text; what it says is in its ``transcript``."""
+
 
 def chunk(head: Json, index: int, delta: Json, finish: str | None = None) -> Json:
     """One chunk for one choice; ``head`` has the chunk's own fields (``id``, ``created``, ...)."""
@@ -76,9 +79,8 @@ class ChatStream(ChoiceStream):
                     self._read_call(found, here, position, expected(call, dict, here), whole=whole)
             elif field == "function_call":
                 self._read_function(found, here, value, whole=whole)
-            elif field == "audio":  # the sound itself is no text; what it says is in the transcript
-                transcript = expected(value, dict, here).get("transcript")
-                found += joined_text((*here, "transcript"), transcript, whole=whole)
+            elif field == "audio":
+                found += other_texts(here, expected(value, dict, here), SOUND, whole=whole)
             else:
                 found += joined_text(here, value, whole=whole)
 

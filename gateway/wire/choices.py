@@ -17,8 +17,8 @@ NO_TOKENS = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 """The usage of an answer of our own: no model ran, so nobody is to be billed."""
 
 PLAIN_OF_REPLY = frozenset(
-    """choices id object created model system_fingerprint service_tier usage obfuscation error prompt_logprobs
-    prompt_token_ids prompt_filter_results""".split()  # noqa: SIM905 - a block of words reads better
+    """choices id object created model system_fingerprint service_tier usage metadata moderation obfuscation error
+    prompt_logprobs prompt_token_ids prompt_filter_results""".split()  # noqa: SIM905 - a block of words reads better
 )
 """Fields of a reply or chunk that hold no text of the model's, or are read by name."""
 

@@ -27,6 +27,9 @@ _IDENTIFIER = re.compile(r"[\w.:/#$-]{0,64}", re.ASCII)
 _SEALED = frozenset(("signature", "encrypted_content"))
 _BASE64 = re.compile(r"[\w+/=-]*", re.ASCII)
 
+_REPLY_ROOTS = frozenset(("choices", "output"))
+"""What a reply says its texts in; no request has these fields."""
+
 _T = TypeVar("_T")
 _KINDS: dict[type, str] = {dict: "an object", list: "an array", str: "a string", int: "an integer"}
 
@@ -75,9 +78,10 @@ def replace(body: Json, edits: Mapping[Place, str]) -> Json:
     """A copy of ``body`` with the text at each place of ``edits`` replaced.
 
     Only what lies on the way to an edit is copied; the rest is shared with ``body``, so treat both as read-only.
-    A text that is replaced by itself changes nothing, not even the spacing of the JSON that holds it. Beside a text
-    that does change, ``logprobs`` (they spell it out token by token) become None and ``annotations`` (they point into
-    it by position) become empty. Raises ``LookupError`` or ``TypeError`` for a place that ``body`` does not have.
+    A text that is replaced by itself changes nothing, not even the spacing of the JSON that holds it. In a reply,
+    beside a text that does change, ``logprobs`` (they spell it out token by token) become None and ``annotations``
+    (they point into it by position) become empty; an edit of ``logprobs`` themselves (the text they spell) drops them.
+    Raises ``LookupError`` or ``TypeError`` for a place that ``body`` does not have.
     """
     root: dict[str | int, Any] = {}
     for place, text in edits.items():
@@ -89,7 +93,7 @@ def replace(body: Json, edits: Mapping[Place, str]) -> Json:
         if isinstance(node.get(place[-1]), dict):
             raise TypeError(f"one edit lies inside another: {dotted(place)}")
         node[place[-1]] = text
-    edited: Json = _edited(body, root)
+    edited: Json = _edited(body, root, in_reply=not root.keys().isdisjoint(_REPLY_ROOTS))
     return edited
 
 
@@ -215,7 +219,7 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _edited(value: Any, edits: Mapping[str | int, Any] | str) -> Any:
+def _edited(value: Any, edits: Mapping[str | int, Any] | str, *, in_reply: bool) -> Any:
     """``value`` with ``edits`` applied; ``value`` itself (the same object) where they change nothing."""
     if isinstance(edits, str):
         if not isinstance(value, str):
@@ -223,18 +227,25 @@ def _edited(value: Any, edits: Mapping[str | int, Any] | str) -> Any:
         return value if value == edits else edits
     if JSON in edits:
         decoded = json.loads(value)
-        changed = _edited(decoded, edits[JSON])
+        changed = _edited(decoded, edits[JSON], in_reply=False)
         return value if changed is decoded else json.dumps(changed, ensure_ascii=False)
-    changes = {step: _edited(value[step], edit) for step, edit in edits.items() if step != KEY}
-    changes = {step: new for step, new in changes.items() if new is not value[step]}
+    changes: dict[str | int, Any] = {}
+    for step, edit in edits.items():
+        if step == KEY:
+            continue
+        old = value[step]
+        spelt_out = in_reply and step == "logprobs" and isinstance(edit, str) and not isinstance(old, str)
+        new = None if spelt_out else _edited(old, edit, in_reply=in_reply)
+        if new is not old:
+            changes[step] = new
     names = {_own_key(value, old): new for old, new in edits.get(KEY, {}).items() if old != new}
     if not changes and not names:
         return value
     if isinstance(value, list):
         return [changes.get(index, item) for index, item in enumerate(value)]
     copy = {names.get(key, key): changes.get(key, item) for key, item in value.items()}
-    if isinstance(copy.get("logprobs"), dict | list):
+    if in_reply and isinstance(copy.get("logprobs"), dict | list):
         copy["logprobs"] = None
-    if "annotations" not in changes and isinstance(copy.get("annotations"), list):
+    if in_reply and "annotations" not in changes and isinstance(copy.get("annotations"), list):
         copy["annotations"] = []
     return copy

@@ -116,9 +116,23 @@ def test_what_repeats_an_edited_text_goes_with_it():
 
 
 def test_an_edited_annotation_stays():
-    body = {"content": "text", "annotations": [{"title": "old"}, {"title": "other"}]}
-    edited = replace(body, {("annotations", 0, "title"): "new"})
-    assert edited == {"content": "text", "annotations": [{"title": "new"}, {"title": "other"}]}
+    body = {"output": [{"text": "text", "annotations": [{"title": "old"}, {"title": "other"}]}]}
+    edited = replace(body, {("output", 0, "annotations", 0, "title"): "new"})
+    assert edited == {"output": [{"text": "text", "annotations": [{"title": "new"}, {"title": "other"}]}]}
+
+
+def test_log_probabilities_can_be_edited_away_themselves():
+    body = {"choices": [{"text": "said", "logprobs": {"tokens": ["something", " else"]}}]}
+    assert replace(body, {("choices", 0, "logprobs"): ""}) == {"choices": [{"text": "said", "logprobs": None}]}
+
+
+def test_definitions_and_arguments_may_use_the_same_names_as_replies():
+    schema = {"logprobs": {"title": "kept"}, "annotations": ["kept"], "note": {"title": "old"}}
+    body = {"tools": [schema]}
+    assert replace(body, {("tools", 0, "note", "title"): "new"})["tools"] == [{**schema, "note": {"title": "new"}}]
+    call = {"choices": [{"arguments": json.dumps(schema)}]}
+    edited = replace(call, {("choices", 0, "arguments", JSON, "note", "title"): "new"})
+    assert json.loads(edited["choices"][0]["arguments"]) == {**schema, "note": {"title": "new"}}
 
 
 @pytest.mark.parametrize(

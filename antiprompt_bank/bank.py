@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,21 @@ from numpy.typing import NDArray
 from antiprompt_bank.calibration import Calibration
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch
-from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation
+from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation, paired
 from antiprompt_bank.records import Antiprompt, Side
 from antiprompt_bank.scoring import HazardTable, Score, nearest, score_of, window_risks
-from antiprompt_bank.tokens import PROMPT_TOKENS
 from antiprompt_bank.views import views
 from antiprompt_bank.windows import Window, windows
 
 WINDOW_TOKENS: Final = 64
 """Tokens of a window. Short enough that one bad sentence is not diluted, long enough to hold an instruction."""
+
+
+_MOST_REMEMBERED: Final = 4096
+"""Vectors kept: about 10 MB."""
+
+_Input = tuple[str, tuple[int, ...]]
+"""What was encoded: its scope and its token ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +41,17 @@ class Prepared:
     length: int
     cut: tuple[Window, ...]
     prompt_ids: tuple[int, ...] | None
+    scope: str = ""
 
     @property
     def windows(self) -> int:
-        """What scoring it costs: inputs of the encoder. With a prompt each window is read alone and as a pair."""
-        return len(self.cut) * (1 if self.prompt_ids is None else 2)
+        """What scoring it costs: inputs of the encoder, of its windows and of the prompt."""
+        return len(self.cut) + (self.prompt_ids is not None)
+
+    def split(self, most: int) -> Iterator[Prepared]:
+        """The same text in pieces of at most ``most`` windows; ``Score.worst`` puts their scores together."""
+        for first in range(0, len(self.cut), most):
+            yield replace(self, cut=self.cut[first : first + most])
 
     @property
     def situation(self) -> Situation:
@@ -80,6 +93,7 @@ class Bank:
         self._by_id = MappingProxyType({record.id: record for record in self.records})
         self._hazards = HazardTable.of(self.records)
         self._lock = threading.Lock()
+        self._remembered = _Remembered()
         self._deciding = self._decide_at(clock())
 
     def __len__(self) -> int:
@@ -99,8 +113,11 @@ class Bank:
         pairs = zip(texts, prompts if prompts is not None else [None] * len(texts), strict=True)
         return self.score_prepared([self.prepare(text, side=side, prompt=prompt) for text, prompt in pairs])
 
-    def prepare(self, text: str, *, side: Side, prompt: str | None = None) -> Prepared:
+    def prepare(self, text: str, *, side: Side, prompt: str | None = None, scope: str = "") -> Prepared:
         """Cut a text into the windows of its views. No encoding; time grows with the text, so cap its length first.
+
+        Vectors are remembered for a while, a scope's apart from all others': the time a score takes tells nobody
+        outside the scope what was scored before.
 
         Raises ``ValueError`` for an unknown side, or a prompt of a request.
         """
@@ -112,32 +129,32 @@ class Bank:
         for view in views(text):
             for window in windows(view, self.encoder.tokenize(view.text), window_tokens=WINDOW_TOKENS):
                 found.setdefault(window.ids, window)
-        return Prepared(side, len(text), tuple(found.values()), self._prompt_ids(prompt))
+        return Prepared(side, len(text), tuple(found.values()), prompt_ids(prompt, self.encoder), scope)
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Score]:
         """Judge prepared texts in one encoder batch; the result for each does not depend on the others."""
-        alone, pair = self._encode(prepared)
+        vectors = self._encode(prepared)
         shelves = self._shelves()
         scores: list[Score | None] = [None] * len(prepared)
         for situation in dict.fromkeys(item.situation for item in prepared):
             places = [at for at, item in enumerate(prepared) if item.situation == situation]
-            judged = self._judge(situation, [prepared[at] for at in places], alone, pair, shelves)
+            judged = self._judge(situation, [prepared[at] for at in places], vectors, shelves)
             for at, score in zip(places, judged, strict=True):
                 scores[at] = score
         return [score for score in scores if score is not None]
 
     def _judge(
-        self, situation: Situation, group: Sequence[Prepared], alone: _Vectors, pair: _Vectors, shelves: Shelves
+        self, situation: Situation, group: Sequence[Prepared], vectors: _Vectors, shelves: Shelves
     ) -> list[Score]:
         counts = [len(item.cut) for item in group]
         if not sum(counts):
             return [_nothing(item) for item in group]
-        read = [window.ids for item in group for window in item.cut]
-        answered = [((item.prompt_ids or ()), window.ids) for item in group for window in item.cut]
-        with_prompt = situation == "response_with_prompt"
-        vectors = alone.of(read)
-        harmful, benign = shelves.find(situation, vectors, pair.of(answered) if with_prompt else None)
-        risks = window_risks(harmful, benign, self.calibration.curves[situation], self._hazards, vectors)
+        alone = vectors.of([(item.scope, window.ids) for item in group for window in item.cut])
+        pair = None
+        if situation == "response_with_prompt":
+            pair = paired(vectors.of([(item.scope, item.prompt_ids or ()) for item in group for _ in item.cut]), alone)
+        harmful, benign = shelves.find(situation, alone, pair)
+        risks = window_risks(harmful, benign, self.calibration.curves[situation], self._hazards, alone)
         scores, first = [], 0
         for item, count in zip(group, counts, strict=True):
             if not count:
@@ -153,21 +170,19 @@ class Bank:
             first += count
         return scores
 
-    def _encode(self, prepared: Sequence[Prepared]) -> tuple[_Vectors, _Vectors]:
-        texts = dict.fromkeys(window.ids for item in prepared for window in item.cut)
-        pairs = dict.fromkeys(
-            (item.prompt_ids, window.ids) for item in prepared if item.prompt_ids is not None for window in item.cut
-        )
-        return (
-            _Vectors({ids: at for at, ids in enumerate(texts)}, self.encoder.encode(list(texts))),
-            _Vectors({ids: at for at, ids in enumerate(pairs)}, self.encoder.encode_pairs(list(pairs))),
-        )
-
-    def _prompt_ids(self, prompt: str | None) -> tuple[int, ...] | None:
-        if prompt is None or not prompt.strip():
-            return None
-        # Few tokens have more than 24 characters: no need to read all of a long prompt to know how it ends.
-        return tuple(self.encoder.tokenize(prompt[-24 * PROMPT_TOKENS :]).ids[-PROMPT_TOKENS:])
+    def _encode(self, prepared: Sequence[Prepared]) -> _Vectors:
+        wanted: dict[_Input, None] = {}
+        for item in prepared:
+            wanted.update(dict.fromkeys((item.scope, window.ids) for window in item.cut))
+            if item.prompt_ids is not None:
+                wanted[item.scope, item.prompt_ids] = None
+        found = self._remembered.get(wanted)
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            made = dict(zip(missing, self.encoder.encode([ids for _, ids in missing]), strict=True))
+            self._remembered.put(made)
+            found |= made
+        return _Vectors(found)
 
     def _shelves(self) -> Shelves:
         shelves, until = self._deciding
@@ -192,14 +207,46 @@ class Bank:
 
 
 class _Vectors:
-    """Vectors by what was encoded, so that equal windows of a batch are encoded once."""
+    """Vectors by what was encoded."""
 
-    def __init__(self, place: dict[Any, int], vectors: NDArray[np.float32]) -> None:
-        self._place = place
+    def __init__(self, vectors: Mapping[_Input, NDArray[np.float32]]) -> None:
         self._vectors = vectors
 
-    def of(self, keys: Sequence[Any]) -> NDArray[np.float32]:
-        return self._vectors[[self._place[key] for key in keys]]
+    def of(self, keys: Sequence[_Input]) -> NDArray[np.float32]:
+        return np.stack([self._vectors[key] for key in keys])
+
+
+class _Remembered:
+    """The vectors used last: a prompt was a request a moment ago, and a text comes back with every turn."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._vectors: OrderedDict[_Input, NDArray[np.float32]] = OrderedDict()
+
+    def get(self, keys: Iterable[_Input]) -> dict[_Input, NDArray[np.float32]]:
+        with self._lock:
+            found = {key: self._vectors[key] for key in keys if key in self._vectors}
+            for key in found:
+                self._vectors.move_to_end(key)
+        return found
+
+    def put(self, vectors: Mapping[_Input, NDArray[np.float32]]) -> None:
+        with self._lock:
+            # Copies, because each is a slice that would keep its whole batch in memory.
+            self._vectors.update((key, vector.copy()) for key, vector in vectors.items())
+            while len(self._vectors) > _MOST_REMEMBERED:
+                self._vectors.popitem(last=False)
+
+
+def prompt_ids(prompt: str | None, encoder: Encoder) -> tuple[int, ...] | None:
+    """The last window of a prompt, where the question stands as a rule; None where there is nothing to read.
+
+    It is the window that screening the prompt as a request encodes too.
+    """
+    if prompt is None or not prompt.strip():
+        return None
+    # Few tokens have more than 24 characters: no need to read all of a long prompt to know how it ends.
+    return tuple(encoder.tokenize(prompt[-24 * WINDOW_TOKENS :]).ids[-WINDOW_TOKENS:]) or None
 
 
 def _nothing(item: Prepared) -> Score:

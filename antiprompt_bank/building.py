@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.bank import WINDOW_TOKENS, Bank
+from antiprompt_bank.bank import WINDOW_TOKENS, Bank, prompt_ids
 from antiprompt_bank.calibration import Calibration, Curve
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.fitting import Exemplars, backgrounds, fit_answer_curve, fit_request_curve
 from antiprompt_bank.hazards import HAZARDS
-from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation, shelf_of
+from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation, paired, shelf_of
 from antiprompt_bank.records import Antiprompt
 from antiprompt_bank.views import View
 from antiprompt_bank.windows import windows
@@ -48,6 +48,7 @@ def build_bank(
     )
     background = backgrounds(
         vectors,
+        rows,
         shelf_of(kept, rows),
         made.families[rows.record],
         _hazards(kept)[rows.record],
@@ -76,23 +77,22 @@ def _encode(
 ) -> tuple[Rows, NDArray[np.float32]]:
     owner: list[int] = []
     is_pair: list[bool] = []
-    inputs: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    inputs: list[tuple[int, ...]] = []
     for at, record in enumerate(records):
-        prompt = () if record.prompt is None else tuple(encoder.tokenize(record.prompt).ids)
         cut = windows(View("raw", record.text), encoder.tokenize(record.text), window_tokens=WINDOW_TOKENS)
-        for pair in (False,) if record.prompt is None else (False, True):
+        owner += [at] * len(cut)
+        is_pair += [False] * len(cut)
+        inputs += [window.ids for window in cut]
+        if record.prompt is not None:
             owner += [at] * len(cut)
-            is_pair += [pair] * len(cut)
-            inputs += [(prompt if pair else (), window.ids) for window in cut]
+            is_pair += [True] * len(cut)
+            inputs += [prompt_ids(record.prompt, encoder) or ()] * len(cut)
     vectors = np.zeros((len(inputs), encoder.dimensions), dtype=np.float32)
-    # By form and length, so that each batch is whole groups of equal length.
-    order = sorted(range(len(inputs)), key=lambda row: (is_pair[row], len(inputs[row][0]) + len(inputs[row][1])))
+    # By length, so that each batch is whole groups of equal length.
+    order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]))
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
-        alone = [row for row in batch if not is_pair[row]]
-        paired = [row for row in batch if is_pair[row]]
-        vectors[alone] = encoder.encode([inputs[row][1] for row in alone])
-        vectors[paired] = encoder.encode_pairs([inputs[row] for row in paired])
+        vectors[batch] = encoder.encode([inputs[row] for row in batch])
         if progress is not None:
             progress(start + len(batch), len(order))
     return Rows(np.array(owner, dtype=np.int32), np.array(is_pair, dtype=bool)), vectors
@@ -106,7 +106,8 @@ def _fit(situation: Situation, made: _Material, shelves: Shelves) -> Curve:
     owner = made.rows.record[alone].astype(np.int64)
     # So many more are looked up that enough are left when the family is taken away.
     largest = int(np.bincount(made.families[made.rows.record]).max())
-    found = shelves.find(situation, made.vectors[alone], made.vectors[pair], count=NEIGHBOURS + largest)
+    pairs = paired(made.vectors[pair], made.vectors[alone])
+    found = shelves.find(situation, made.vectors[alone], pairs, count=NEIGHBOURS + largest)
     harmful, benign = (
         side.best(NEIGHBOURS, without=made.families[side.record] == made.families[owner][:, None]) for side in found
     )
@@ -122,14 +123,14 @@ def _fit(situation: Situation, made: _Material, shelves: Shelves) -> Curve:
 
 
 def _queries(situation: Situation, made: _Material) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The rows that stand for a text of this situation: alone, and the same ones as pairs."""
+    """The rows that stand for a text of this situation, and in the same order those of its prompts."""
     side = "request" if situation == "request" else "response"
-    paired = situation == "response_with_prompt"
+    with_prompt = situation == "response_with_prompt"
     wanted = made.deciding & np.array(
-        [record.side == side and (record.prompt is not None or not paired) for record in made.records], dtype=bool
+        [record.side == side and (record.prompt is not None or not with_prompt) for record in made.records], dtype=bool
     )
     alone = np.flatnonzero(wanted[made.rows.record] & ~made.rows.pair)
-    pair = np.flatnonzero(wanted[made.rows.record] & made.rows.pair) if paired else alone
+    pair = np.flatnonzero(wanted[made.rows.record] & made.rows.pair) if with_prompt else alone
     if len(alone) > _MOST_FITTED:
         some = np.sort(np.random.default_rng(0).choice(len(alone), _MOST_FITTED, replace=False))
         alone, pair = alone[some], pair[some]

@@ -45,9 +45,6 @@ class Encoder(Protocol):
     def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """``(n, dimensions)`` unit vectors of texts; adds the special tokens. ``ValueError`` when one is too long."""
 
-    def encode_pairs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> NDArray[np.float32]:
-        """``(n, dimensions)`` unit vectors of (prompt, answer) as one input; the prompt counts by its end."""
-
 
 def export_encoder(folder: Path, model: str = DEFAULT_MODEL) -> Path:
     """Export ``model`` (a sentence-transformers name or path) into ``folder``, unless it is there already.

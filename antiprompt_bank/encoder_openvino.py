@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from antiprompt_bank.errors import BankCorrupt, EncoderUnavailable
 from antiprompt_bank.model_files import GRAPH, TOKENIZER, EncoderCard
-from antiprompt_bank.tokens import TokenInput, Tokeniser
+from antiprompt_bank.tokens import Tokeniser
 from antiprompt_bank.windows import TokenSpans
 
 _GROUPS: Final = (8, 4, 2, 1)
@@ -41,7 +41,6 @@ class OpenVinoEncoder:
         self.dimensions = card.dimensions
         self.max_tokens = card.max_tokens
         self.folder = folder
-        self._token_types = card.token_types
         self._tokeniser = Tokeniser(folder / TOKENIZER, card.max_tokens)
         model, self.runtime = _compiled(folder / GRAPH, threads)
         self._requests: SimpleQueue[Any] = SimpleQueue()
@@ -55,13 +54,9 @@ class OpenVinoEncoder:
 
     def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """``(n, dimensions)`` unit vectors of token ids. Raises ``ValueError`` when one is longer than the model."""
-        return self._encode([self._tokeniser.single(text) for text in ids])
+        return self._encode([self._tokeniser.framed(text) for text in ids])
 
-    def encode_pairs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> NDArray[np.float32]:
-        """``(n, dimensions)`` unit vectors of (prompt, answer) as one input each."""
-        return self._encode([self._tokeniser.pair(prompt, answer) for prompt, answer in pairs])
-
-    def _encode(self, inputs: Sequence[TokenInput]) -> NDArray[np.float32]:
+    def _encode(self, inputs: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         vectors = np.empty((len(inputs), self.dimensions), dtype=np.float32)
         groups = list(_equal_lengths(inputs))
         if self._pool is None or len(groups) < 2:
@@ -73,10 +68,8 @@ class OpenVinoEncoder:
             vectors[group] = part
         return vectors
 
-    def _infer(self, group: Sequence[TokenInput]) -> NDArray[np.float32]:
-        feed = {"input_ids": np.array([item.ids for item in group], dtype=np.int64)}
-        if self._token_types:
-            feed["token_type_ids"] = np.array([item.types for item in group], dtype=np.int64)
+    def _infer(self, group: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        feed = {"input_ids": np.array(group, dtype=np.int64)}
         with self._request() as request:
             # The output is the request's own memory, overwritten by the next caller: copy before giving it back.
             return np.array(request.infer(feed, share_outputs=True)[0], dtype=np.float32)
@@ -90,10 +83,10 @@ class OpenVinoEncoder:
             self._requests.put(request)
 
 
-def _equal_lengths(inputs: Sequence[TokenInput]) -> Iterator[list[int]]:
+def _equal_lengths(inputs: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     by_length: dict[int, list[int]] = {}
     for at, item in enumerate(inputs):
-        by_length.setdefault(len(item.ids), []).append(at)
+        by_length.setdefault(len(item), []).append(at)
     for places in by_length.values():
         start = 0
         while start < len(places):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from antiprompt_bank.errors import EncoderMismatch, EncoderUnavailable
 from antiprompt_bank.model_files import GRAPH, TOKENIZER, EncoderCard, encoder_id, model_folder, weights_sha256
-from antiprompt_bank.tokens import TokenInput, Tokeniser
+from antiprompt_bank.tokens import Tokeniser
 from antiprompt_bank.windows import TokenSpans
 
 _GROUP: Final = 256
@@ -42,7 +42,6 @@ class TorchEncoder:
         self.max_tokens = card.max_tokens
         self.folder = folder
         self.runtime = f"torch-{device}"
-        self._token_types = card.token_types
         self._tokeniser = Tokeniser(folder / TOKENIZER, card.max_tokens)
         self._device = device
         self._torch = _torch()
@@ -60,29 +59,24 @@ class TorchEncoder:
 
     def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """``(n, dimensions)`` unit vectors of token ids. Raises ``ValueError`` when one is longer than the model."""
-        return self._encode([self._tokeniser.single(text) for text in ids])
+        return self._encode([self._tokeniser.framed(text) for text in ids])
 
-    def encode_pairs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> NDArray[np.float32]:
-        """``(n, dimensions)`` unit vectors of (prompt, answer) as one input each."""
-        return self._encode([self._tokeniser.pair(prompt, answer) for prompt, answer in pairs])
-
-    def _encode(self, inputs: Sequence[TokenInput]) -> NDArray[np.float32]:
+    def _encode(self, inputs: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         vectors = np.empty((len(inputs), self.dimensions), dtype=np.float32)
-        order = sorted(range(len(inputs)), key=lambda at: len(inputs[at].ids))
+        order = sorted(range(len(inputs)), key=lambda at: len(inputs[at]))
         for start in range(0, len(order), _GROUP):
             group = order[start : start + _GROUP]
             vectors[group] = self._forward([inputs[at] for at in group])
         return vectors
 
-    def _forward(self, group: Sequence[TokenInput]) -> NDArray[np.float32]:
+    def _forward(self, group: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         torch = self._torch
-        shape = (len(group), max(len(item.ids) for item in group))
-        ids, types, mask = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+        shape = (len(group), max(len(item) for item in group))
+        ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, item in enumerate(group):
-            ids[row, : len(item.ids)] = item.ids
-            types[row, : len(item.ids)] = item.types
-            mask[row, : len(item.ids)] = 1
-        feed = {"input_ids": ids, "attention_mask": mask} | ({"token_type_ids": types} if self._token_types else {})
+            ids[row, : len(item)] = item
+            mask[row, : len(item)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask}
         with torch.inference_mode():
             vectors = _unit_vectors(self._model, {k: torch.from_numpy(v).to(self._device) for k, v in feed.items()})
             made: NDArray[np.float32] = vectors.float().cpu().numpy()
@@ -92,7 +86,7 @@ class TorchEncoder:
 def export(model: str, folder: Path) -> None:
     """Write card, tokeniser and, where OpenVINO is installed, the graph with float16 weights into an empty folder.
 
-    The graph takes token ids (and token types) without a mask, since the runtime never pads; mean pooling and
+    The graph takes token ids without a mask, since the runtime never pads; mean pooling and
     normalising are inside it. Float16 weights halve the file and move similarities by at most 0.0005.
 
     Raises ``EncoderUnavailable`` when torch or the model is missing, ``EncoderMismatch`` for a default model whose
@@ -108,11 +102,10 @@ def export(model: str, folder: Path) -> None:
         weights_sha256=sha256,
         dimensions=int(module.get_embedding_dimension()),
         max_tokens=min(int(module.max_seq_length or config.max_position_embeddings), config.max_position_embeddings),
-        token_types=getattr(config, "type_vocab_size", 0) > 1,
     )
     shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
     if find_spec("openvino") is not None:
-        _write_graph(module, card, folder / GRAPH)
+        _write_graph(module, folder / GRAPH)
     card.write(folder)
 
 
@@ -121,7 +114,7 @@ def _pooling(module: Any) -> str:
     return "+".join([modes[0]] if isinstance(modes[0], str) else modes[0]) if modes else "none"
 
 
-def _write_graph(module: Any, card: EncoderCard, path: Path) -> None:
+def _write_graph(module: Any, path: Path) -> None:
     import openvino
 
     torch = _torch()
@@ -133,16 +126,12 @@ def _write_graph(module: Any, card: EncoderCard, path: Path) -> None:
             super().__init__()
             self.module = module
 
-        def forward(self, input_ids: Any, token_type_ids: Any = None) -> Any:
-            feed = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-            return _unit_vectors(
-                self.module, feed if token_type_ids is None else feed | {"token_type_ids": token_type_ids}
-            )
+        def forward(self, input_ids: Any) -> Any:
+            return _unit_vectors(self.module, {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)})
 
     ids = torch.tensor([[5, 6, 7, 8], [8, 7, 6, 5]])
-    example = {"input_ids": ids} | ({"token_type_ids": torch.zeros_like(ids)} if card.token_types else {})
     with torch.inference_mode():
-        graph = openvino.convert_model(Graph().eval(), example_input=example)
+        graph = openvino.convert_model(Graph().eval(), example_input={"input_ids": ids})
     openvino.save_model(graph, str(path), compress_to_fp16=True)
 
 

@@ -21,7 +21,7 @@ from antiprompt_bank.calibration import (
     mean_closeness,
     sigmoid,
 )
-from antiprompt_bank.neighbours import NEIGHBOURS, Neighbours, Shelf
+from antiprompt_bank.neighbours import NEIGHBOURS, Neighbours, Rows, Shelf, stored
 
 _RIDGE: Final = 1.0
 _STANCE_RIDGE: Final = 0.1
@@ -68,6 +68,7 @@ class Exemplars:
 
 def backgrounds(
     vectors: NDArray[np.float32],
+    rows: Rows,
     shelves: Sequence[Shelf],
     families: NDArray[np.int64],
     hazards: NDArray[np.int64],
@@ -82,13 +83,14 @@ def backgrounds(
     found = np.zeros(len(vectors))
     on_shelf = np.array(shelves)
     for shelf in sorted(set(shelves)):
-        rows = np.flatnonzero(on_shelf == shelf)
-        others = rows
-        if len(rows) > _MOST_COMPARED:
-            others = np.random.default_rng(0).choice(rows, _MOST_COMPARED, replace=False)
-        for start in range(0, len(rows), 512):
-            these = rows[start : start + 512]
-            similarity = vectors[these] @ vectors[others].T
+        members = np.flatnonzero(on_shelf == shelf)
+        others = members
+        if len(members) > _MOST_COMPARED:
+            others = np.random.default_rng(0).choice(members, _MOST_COMPARED, replace=False)
+        compared = stored(shelf, others, vectors, rows)
+        for start in range(0, len(members), 512):
+            these = members[start : start + 512]
+            similarity = stored(shelf, these, vectors, rows) @ compared.T
             related = families[these][:, None] == families[others][None, :]
             related |= hazards[these][:, None] == hazards[others][None, :]
             related |= harmful[these][:, None] == harmful[others][None, :]

@@ -34,8 +34,7 @@ class EncoderCard:
     """What an exported encoder folder holds (``encoder.json``).
 
     ``id`` names model, weights and pooling; runtimes that agree with each other (bf16 and float32, CPU and GPU) share
-    it. ``model`` is the name or path the weights came from. ``token_types``: whether the model tells the two texts of
-    a pair apart by token type.
+    it. ``model`` is the name or path the weights came from.
     """
 
     id: str
@@ -43,7 +42,6 @@ class EncoderCard:
     weights_sha256: str
     dimensions: int
     max_tokens: int
-    token_types: bool
 
     def write(self, folder: Path) -> None:
         (folder / _CARD).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -42,16 +42,40 @@ _COMPARED: Final[dict[Situation, tuple[tuple[_Form, Shelf], ...]]] = {
 }
 
 
+PROMPT_SHARE: Final = 0.3
+"""How much the prompts' likeness counts when answers are compared as pairs. Telling harmful answers from their benign
+twins, families left out, the seed bank has AUC 0.78 from 0.3 to 0.5; from 0.4 on safe answers to harmful prompts are
+hit. One joint encoding of prompt and answer had 0.70, and costs an encoder pass for each new prompt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What each row of a bank's vectors stands for: the record it belongs to, and whether its prompt is in it.
+    """What each row of a bank's vectors stands for: the record it belongs to, and whether it is its prompt's.
 
-    A record longer than one window has several rows; a response with a prompt has each of them twice, alone and as a
-    pair. Both arrays have the length of the vectors.
+    A record longer than one window has several rows. A response with a prompt has a second row for each of them,
+    behind them and in their order, that holds the prompt's vector: together they are compared as a pair. Both arrays
+    have the length of the vectors.
     """
 
     record: NDArray[np.int32]
     pair: NDArray[np.bool_]
+
+    @property
+    def answer(self) -> NDArray[np.int64]:
+        """For each row the row of the answer's own window: itself, or for a prompt's row the one it belongs to."""
+        own = np.arange(len(self.record), dtype=np.int64)
+        sizes = np.bincount(self.record[self.pair], minlength=int(self.record.max(initial=0)) + 1)
+        return np.where(self.pair, own - sizes[self.record], own)
+
+
+def paired(prompts: NDArray[np.float32], answers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``(n, 2 d)`` unit vectors of pairs: their inner products mix the cosines of prompts and of answers."""
+    return np.hstack([prompts * np.float32(PROMPT_SHARE**0.5), answers * np.float32((1 - PROMPT_SHARE) ** 0.5)])
+
+
+def stored(shelf: Shelf, on: NDArray[np.intp], vectors: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+    """The vectors of rows ``on`` as they are compared on their shelf."""
+    return paired(vectors[on], vectors[rows.answer[on]]) if shelf == "pair" else vectors[on]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +128,10 @@ class Shelves:
             if deciding[at]:
                 places.setdefault((shelf, records[at].harmful), []).append(row)
         self._shelves = {
-            key: _Ranked(vectors[on], background[on], rows.record[on].astype(np.int64)) for key, on in places.items()
+            (shelf, label): _Ranked(
+                stored(shelf, np.array(on), vectors, rows), background[on], rows.record[on].astype(np.int64)
+            )
+            for (shelf, label), on in places.items()
         }
 
     def find(
@@ -115,7 +142,10 @@ class Shelves:
         *,
         count: int = NEIGHBOURS,
     ) -> tuple[Neighbours, Neighbours]:
-        """The harmful and the benign neighbours of ``(m, d)`` windows; ``pair`` goes with ``response_with_prompt``."""
+        """The harmful and the benign neighbours of ``(m, d)`` windows.
+
+        ``pair``, ``(m, 2 d)`` of ``paired``, goes with ``response_with_prompt``.
+        """
         vectors = {"alone": alone, "pair": alone if pair is None else pair}
         harmful, benign = (
             _joined([self._search(shelf, label, vectors[form], count) for form, shelf in _COMPARED[situation]]).best(

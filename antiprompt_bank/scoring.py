@@ -15,7 +15,7 @@ exemplar is farther than unrelated texts are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -75,6 +75,16 @@ class Score:
     start: int
     end: int
     windows: int
+
+    @classmethod
+    def worst(cls, pieces: Sequence[Score]) -> Score:
+        """One text's score from those of its pieces: the riskiest piece, with the highest risk of each hazard."""
+        riskiest = max(pieces, key=lambda piece: piece.risk)
+        risks: dict[str, float] = {}
+        for piece in pieces:
+            for hazard, risk in piece.risks.items():
+                risks[hazard] = max(risk, risks.get(hazard, 0.0))
+        return replace(riskiest, risks=risks, windows=sum(piece.windows for piece in pieces))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from antiprompt_bank import Bank, Prepared, Score, Side
@@ -104,7 +105,7 @@ class Screener:
         self._count_lookups(len(subjects), len(missing))
         if missing:
             started_s = time.perf_counter()
-            scored = await self._score(bank, [subjects[at] for at in missing.values()])
+            scored = await self._score(bank, [subjects[at] for at in missing.values()], tenant)
             fresh = dict(zip(missing, scored, strict=True))
             for key, score in fresh.items():
                 cache.put(key, score)
@@ -113,9 +114,9 @@ class Screener:
             self._metrics.screening.labels(side).observe(time.perf_counter() - started_s)
         return [score for score in found if score is not None]
 
-    async def _score(self, bank: Bank, subjects: Sequence[Subject]) -> list[Score]:
+    async def _score(self, bank: Bank, subjects: Sequence[Subject], tenant: str) -> list[Score]:
         self._check_length(sum(len(subject.text) for subject in subjects))
-        prepared = [await self._prepare(bank, subject) for subject in subjects]
+        prepared = [await self._prepare(bank, subject, tenant) for subject in subjects]
         windows = sum(item.windows for item in prepared)
         if windows > self._settings.max_windows:
             raise TooLarge(
@@ -128,19 +129,18 @@ class Screener:
     async def _score_long(self, bank: Bank, prepared: Prepared) -> Score:
         """A long text goes piece by piece, each queued when the one before is done: others get their turn between."""
         scores: list[Score] = []
-        for piece in _pieces(prepared, self._settings.max_batch_windows):
+        for piece in prepared.split(self._settings.max_batch_windows):
             scores += await self._batcher.run([_Job(bank, piece)])
-        return _worst(scores)
+        return Score.worst(scores)
 
-    async def _prepare(self, bank: Bank, subject: Subject) -> Prepared:
+    async def _prepare(self, bank: Bank, subject: Subject, tenant: str) -> Prepared:
+        prepare = partial(bank.prepare, subject.text, side=subject.side, prompt=subject.prompt, scope=tenant)
         if len(subject.text) <= _INLINE_CHARS:
-            return bank.prepare(subject.text, side=subject.side, prompt=subject.prompt)
+            return prepare()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                return await loop.run_in_executor(
-                    self._cutter, lambda: bank.prepare(subject.text, side=subject.side, prompt=subject.prompt)
-                )
+                return await loop.run_in_executor(self._cutter, prepare)
         except TimeoutError:
             raise ScreeningUnavailable("the text was not cut into windows in time; try again") from None
 
@@ -186,23 +186,6 @@ def _key(tenant: str, subject: Subject) -> bytes:
         digest.update(b"%d:" % (-1 if part is None else len(raw)))
         digest.update(raw)
     return digest.digest()
-
-
-def _pieces(prepared: Prepared, most: int) -> Iterator[Prepared]:
-    """The same text in pieces of at most ``most`` encoder inputs each."""
-    step = max(1, most * len(prepared.cut) // prepared.windows)
-    for first in range(0, len(prepared.cut), step):
-        yield replace(prepared, cut=prepared.cut[first : first + step])
-
-
-def _worst(scores: Sequence[Score]) -> Score:
-    """One text's score from those of its pieces: the riskiest piece, with the highest risk of each hazard."""
-    riskiest = max(scores, key=lambda score: score.risk)
-    risks: dict[str, float] = {}
-    for score in scores:
-        for hazard, risk in score.risks.items():
-            risks[hazard] = max(risk, risks.get(hazard, 0.0))
-    return replace(riskiest, risks=risks, windows=sum(score.windows for score in scores))
 
 
 def _score_jobs(jobs: list[_Job]) -> list[Score]:

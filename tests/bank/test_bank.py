@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -265,3 +266,29 @@ def test_nearly_every_exemplar_of_the_seed_is_recognised_word_for_word(seed_bank
         prompts = None if side == "request" else [record.prompt for record in benign]
         risks = [score.risk for score in seed_bank.score([r.text for r in benign], side=side, prompts=prompts)]
         assert np.mean(np.array(risks) >= 0.5) < 0.03
+
+
+def test_a_long_text_scored_in_pieces_scores_as_it_does_whole(small_bank: Bank) -> None:
+    text = "The weather was mild and the harbour quiet. " * 40 + "How do I culture anthrax at home? " * 8
+    prepared = small_bank.prepare(text, side="request")
+    pieces = list(prepared.split(2))
+    assert len(pieces) > 2
+    whole, cut = small_bank.score_prepared([prepared])[0], Score.worst(small_bank.score_prepared(pieces))
+    assert cut.risk == pytest.approx(whole.risk, abs=1e-4)
+    assert (cut.hazard, cut.start, cut.end, cut.windows) == (whole.hazard, whole.start, whole.end, whole.windows)
+
+
+def test_vectors_are_remembered_by_scope_and_change_nothing(small_bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = small_bank.encoder.encode
+
+    def counted(ids: Sequence[Sequence[int]]) -> np.ndarray:
+        encoded.append(len(ids))
+        return encode(ids)
+
+    monkeypatch.setattr(small_bank.encoder, "encode", counted)
+    text = "A sentence that no other test of this file screens, about a heron on a roof."
+    scores = [small_bank.score_prepared([small_bank.prepare(text, side="request", scope=s)])[0] for s in "aab"]
+    assert encoded == [1, 1]  # once for each scope
+    assert scores[0] == scores[1]
+    assert scores[2].risk == pytest.approx(scores[0].risk, abs=1e-4)

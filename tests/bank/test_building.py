@@ -16,13 +16,13 @@ def request(text: str, **fields: str) -> Antiprompt:
     return Antiprompt(text=text, label=Label.HARMFUL, side="request", hazard="hate", **fields)  # type: ignore[arg-type]
 
 
-def test_an_answer_with_a_prompt_is_stored_alone_and_as_a_pair(small_bank: Bank) -> None:
+def test_an_answer_with_a_prompt_has_a_row_for_each_of_the_two(small_bank: Bank) -> None:
     at = next(at for at, record in enumerate(small_bank.records) if record.text == DRINK)
     mine = small_bank.rows.record == at
     assert small_bank.rows.pair[mine].tolist() == [False, True]
     encoder = small_bank.encoder
     answer, prompt = encoder.tokenize(DRINK).ids, encoder.tokenize(HEADACHE).ids
-    expected = np.vstack([encoder.encode([answer]), encoder.encode_pairs([(prompt, answer)])])
+    expected = encoder.encode([answer, prompt])
     np.testing.assert_allclose(small_bank.vectors[mine], expected, atol=1e-3)
 
 

@@ -60,13 +60,6 @@ def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(
     assert cosines(vectors, alone[batch]).min() >= 0.9999
 
 
-def test_a_pair_does_not_depend_on_what_else_is_in_the_batch(encoder: Encoder, inputs: list[list[int]]) -> None:
-    pairs = [(inputs[1], ids) for ids in inputs] * 3
-    vectors = encoder.encode_pairs(pairs)
-    for at, pair in enumerate(pairs):
-        assert cosines(vectors[at : at + 1], encoder.encode_pairs([pair]))[0] >= 0.9999
-
-
 def test_vectors_have_length_one_and_equal_texts_equal_vectors(encoder: Encoder, inputs: list[list[int]]) -> None:
     vectors = encoder.encode([*inputs, inputs[0]])
     assert vectors.shape == (len(inputs) + 1, encoder.dimensions)
@@ -76,18 +69,11 @@ def test_vectors_have_length_one_and_equal_texts_equal_vectors(encoder: Encoder,
 
 def test_nothing_to_encode_gives_no_vectors(encoder: Encoder) -> None:
     assert encoder.encode([]).shape == (0, encoder.dimensions)
-    assert encoder.encode_pairs([]).shape == (0, encoder.dimensions)
 
 
 def test_a_text_longer_than_the_model_reads_is_refused(encoder: Encoder) -> None:
     with pytest.raises(ValueError, match="256"):
         encoder.encode([[1000] * 255])
-
-
-def test_a_prompt_changes_what_an_answer_means(encoder: Encoder) -> None:
-    yes, clean, drink = (encoder.tokenize(text).ids for text in ("Yes, do.", "May I clean with bleach?", "Drink it?"))
-    one, other = encoder.encode_pairs([(clean, yes), (drink, yes)])
-    assert float(one @ other) < 0.9
 
 
 def test_several_callers_get_what_each_would_have_got_alone(encoder: Encoder, alone: np.ndarray) -> None:
@@ -120,8 +106,6 @@ def test_torch_and_the_cpu_runtime_share_an_id_because_they_agree(
     assert torch_encoder.id == encoder.id == DEFAULT_ID
     assert cosines(vectors, alone).min() > 0.9995
     assert np.abs(vectors @ vectors.T - alone @ alone.T).max() < 0.005
-    pairs = [(inputs[1], ids) for ids in inputs]
-    assert cosines(torch_encoder.encode_pairs(pairs), encoder.encode_pairs(pairs)).min() > 0.9995
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -133,8 +117,6 @@ def test_another_model_is_exported_from_its_folder_and_named_for_its_weights(tmp
     reference = TorchEncoder(made.folder, device="cpu")
     texts = [[3, 4, 5], [6], [3, 4, 5, 6, 7]]
     assert cosines(made.encode(texts), reference.encode(texts)).min() > 0.999
-    pairs = [([3, 4], text) for text in texts]
-    assert cosines(made.encode_pairs(pairs), reference.encode_pairs(pairs)).min() > 0.999
 
     with (model / "model.safetensors").open("ab") as file:
         file.write(b" ")
@@ -205,7 +187,7 @@ def test_a_folder_that_is_no_export_is_reported(tmp_path: Path, encoder: Encoder
 
 
 def test_a_card_is_the_same_after_a_trip_through_its_file(tmp_path: Path) -> None:
-    card = EncoderCard("a@b:mean", "a", "b" * 64, 16, 30, False)
+    card = EncoderCard("a@b:mean", "a", "b" * 64, 16, 30)
     card.write(tmp_path)
     assert EncoderCard.read(tmp_path) == card
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from antiprompt_bank.calibration import Curve
 from antiprompt_bank.fitting import Exemplars, backgrounds, fit_answer_curve, fit_request_curve
-from antiprompt_bank.neighbours import Neighbours
+from antiprompt_bank.neighbours import Neighbours, Rows
 
 
 def at(closeness: np.ndarray, count: int = 32) -> Neighbours:
@@ -116,24 +116,28 @@ def test_going_away_from_everything_never_raises_the_risk(seed: int, shift: floa
 LABELS = np.array([True, False] * 3)
 
 
+def rows_of(count: int) -> Rows:
+    return Rows(np.arange(count, dtype=np.int32), np.zeros(count, dtype=bool))
+
+
 def test_a_background_is_the_similarity_to_texts_of_another_family_hazard_and_label() -> None:
     place = np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 1, 1]]  # two places, each with three rows
     families, hazards = np.arange(6), np.array([0, 0, 0, 1, 1, 1])
     shelves = ["request"] * 6
-    np.testing.assert_allclose(backgrounds(place, shelves, families, hazards, LABELS), 0.0)
-    mixed = backgrounds(place, shelves, families, np.array([0, 1, 2, 0, 1, 2]), LABELS)
+    np.testing.assert_allclose(backgrounds(place, rows_of(6), shelves, families, hazards, LABELS), 0.0)
+    mixed = backgrounds(place, rows_of(6), shelves, families, np.array([0, 1, 2, 0, 1, 2]), LABELS)
     # In each place the row in the middle has the other label: it has two such neighbours, the others one each.
     np.testing.assert_allclose(mixed, np.array([1, 2, 1, 1, 2, 1]) / 6, atol=1e-3)
-    np.testing.assert_allclose(backgrounds(place, shelves, np.zeros(6), np.arange(6), LABELS), 0.0)
+    np.testing.assert_allclose(backgrounds(place, rows_of(6), shelves, np.zeros(6), np.arange(6), LABELS), 0.0)
 
 
 def test_rows_of_different_shelves_are_no_background_of_each_other() -> None:
     same = np.ones((6, 1), dtype=np.float32)
     apart = ["request" if label else "answer" for label in LABELS]
-    np.testing.assert_allclose(backgrounds(same, apart, np.arange(6), np.arange(6), LABELS), 0.0)
+    np.testing.assert_allclose(backgrounds(same, rows_of(6), apart, np.arange(6), np.arange(6), LABELS), 0.0)
 
 
 def test_a_background_never_reaches_one() -> None:
     same = np.ones((20, 1), dtype=np.float32)
-    found = backgrounds(same, ["request"] * 20, np.arange(20), np.arange(20), np.arange(20) % 2 == 0)
+    found = backgrounds(same, rows_of(20), ["request"] * 20, np.arange(20), np.arange(20), np.arange(20) % 2 == 0)
     np.testing.assert_allclose(found, 0.95)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiprompt_bank import Antiprompt, Label
-from antiprompt_bank.neighbours import FARTHEST, Neighbours, Rows, Shelves
+from antiprompt_bank.neighbours import FARTHEST, PROMPT_SHARE, Neighbours, Rows, Shelves, paired
 
 
 def unit(seed: int, count: int) -> np.ndarray:
@@ -65,18 +65,35 @@ def test_records_that_do_not_decide_are_not_found() -> None:
 
 def test_each_exemplar_is_compared_in_the_form_in_which_it_was_stored() -> None:
     records = [answer("with", "prompt"), answer("without", None)]
-    stored = unit(0, 3)  # record 0 alone, record 0 as a pair, record 1 alone
+    stored = unit(0, 3)  # the answer of record 0, its prompt, the answer of record 1
     shelves = Shelves(records, rows([0, 0, 1], [False, True, False]), stored, np.zeros(3), np.array([True, True]))
 
     alone, _ = shelves.find("response", stored[:1], count=2)
     assert alone.similarity[0, 0] > 0.999
     assert alone.record[0, 0] == 0
 
-    # With a prompt, the alone vector of an exemplar that has one is never looked at, though it is the same here.
-    known, _ = shelves.find("response_with_prompt", stored[:1], stored[2:3], count=2)
+    # With a prompt, an exemplar that has one is never compared alone: the same answer to another question is less near.
+    known, _ = shelves.find("response_with_prompt", stored[:1], paired(stored[2:3], stored[:1]), count=2)
     assert known.similarity.max() < 0.99
-    paired, _ = shelves.find("response_with_prompt", stored[2:3], stored[1:2], count=2)
-    np.testing.assert_allclose(paired.similarity[0], [1.0, 1.0], atol=1e-5)
+    same, _ = shelves.find("response_with_prompt", stored[:1], paired(stored[1:2], stored[:1]), count=2)
+    assert same.record[0, 0] == 0
+    np.testing.assert_allclose(same.similarity[0, 0], 1.0, atol=1e-5)
+    without, _ = shelves.find("response_with_prompt", stored[2:3], paired(stored[1:2], stored[2:3]), count=2)
+    assert without.record[0, 0] == 1
+    np.testing.assert_allclose(without.similarity[0, 0], 1.0, atol=1e-5)
+
+
+def test_a_pair_mixes_the_likeness_of_prompts_and_of_answers() -> None:
+    first, second = unit(1, 4), unit(2, 4)
+    mixed = paired(first[:2], second[:2]) @ paired(first[2:], second[2:]).T
+    expected = PROMPT_SHARE * (first[:2] @ first[2:].T) + (1 - PROMPT_SHARE) * (second[:2] @ second[2:].T)
+    np.testing.assert_allclose(mixed, expected, atol=1e-5)
+
+
+def test_a_prompts_row_knows_the_answers_window_that_it_belongs_to() -> None:
+    # A record of two windows without a prompt, one of two with a prompt, one of one with a prompt.
+    made = rows([0, 0, 1, 1, 1, 1, 2, 2], [False, False, False, False, True, True, False, True])
+    assert made.answer.tolist() == [0, 1, 2, 3, 2, 3, 6, 6]
 
 
 def test_those_left_out_make_room_for_the_next() -> None:

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from antiprompt_bank.model_files import DEFAULT_MODEL, model_folder
-from antiprompt_bank.tokens import PROMPT_TOKENS, TokenInput, Tokeniser
+from antiprompt_bank.tokens import Tokeniser
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +41,23 @@ def test_offsets_are_characters_of_the_text_as_it_was_written(bert: Tokeniser) -
     assert [text[start:end] for start, end in bert.tokenize(text).offsets][-2:] == ["THEN", "more"]
 
 
+def test_half_a_surrogate_pair_is_read_as_a_replacement_character(bert: Tokeniser) -> None:
+    text = "before \ud800 after"
+    assert [text[start:end] for start, end in bert.tokenize(text).offsets][-1] == "after"
+
+
 def test_one_text_gets_berts_special_tokens(bert: Tokeniser) -> None:
-    assert bert.single([7, 8]) == TokenInput((101, 7, 8, 102), (0, 0, 0, 0))
-
-
-def test_a_pair_holds_the_end_of_the_prompt_and_tells_the_answer_apart_by_type(bert: Tokeniser) -> None:
-    prompt = list(range(1000, 1100))
-    made = bert.pair(prompt, [7, 8])
-    assert made.ids == (101, *prompt[-PROMPT_TOKENS:], 102, 7, 8, 102)
-    assert made.types == (0,) * (PROMPT_TOKENS + 2) + (1, 1, 1)
+    assert bert.framed([7, 8]) == [101, 7, 8, 102]
 
 
 def test_the_template_of_another_family_of_models_is_read_off_its_file(tmp_path: Path) -> None:
     made = roberta(tmp_path)
-    assert made.single([2]).ids == (0, 2, 1)
-    assert made.pair([2], [3, 3]) == TokenInput((0, 2, 1, 1, 3, 3, 1), (0,) * 7)
+    assert made.framed([2]) == [0, 2, 1]
 
 
 def test_what_is_longer_than_the_model_reads_is_refused_and_never_cut(tmp_path: Path) -> None:
     made = roberta(tmp_path)
     assert made.room == 10
-    assert len(made.single([2] * 10).ids) == 12
+    assert len(made.framed([2] * 10)) == 12
     with pytest.raises(ValueError, match="13 tokens, but the encoder reads 12"):
-        made.single([2] * 11)
+        made.framed([2] * 11)

@@ -10,7 +10,7 @@ blocked as a whole, its newest text is what makes way. A forged history was neve
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.screening import Subject
 from gateway.wire.surface import Extracted, Role, Text
@@ -33,6 +33,10 @@ class Part:
     subject: Subject
     indexes: tuple[int, ...]
     role: Role
+
+    def edited(self, text: str) -> Part:
+        """The same part with another text."""
+        return replace(self, subject=replace(self.subject, text=text))
 
 
 class Conversation:

@@ -86,6 +86,13 @@ class Judge:
         found = [score for _, score in kept.values()]
         return Judgement(policy.decide(_findings(parts, found, "request")), parts, found, old.placeholders)
 
+    async def edited(self, part: Part, policy: Policy, *, tenant: str) -> Judgement:
+        """Judge what an edit has left of one part of a request."""
+        scores, unscreened = await self._scores([part], "request", policy, tenant)
+        if unscreened:
+            return Judgement(Decision(Action.ALLOW), [part], (), unscreened=unscreened)
+        return Judgement(policy.decide(_findings([part], scores, "request")), [part], scores)
+
     async def reply(self, texts: Sequence[str], prompt: str | None, policy: Policy, *, tenant: str) -> Judgement:
         """Judge the texts of a reply, each with the prompt that it answers."""
         parts = [Part(Subject(text, "response", prompt), (index,), Role.ASSISTANT) for index, text in enumerate(texts)]

@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from antiprompt_bank import Score
 from gateway.answers import blocked, refuse, safe_answer
 from gateway.auth import Authenticator, Principal
 from gateway.bookkeeping import Bookkeeper
@@ -36,7 +35,7 @@ from gateway.exchange import Exchange
 from gateway.history import TenantHistory
 from gateway.http_client import Headers, HttpReply, HttpStream
 from gateway.judgement import Judge, Judgement
-from gateway.policy import STRICTNESS_HEADER, Action, RewriteMethod, Strictness
+from gateway.policy import STRICTNESS_HEADER, Action, Hit, RewriteMethod, Strictness
 from gateway.policy_store import PolicyStore
 from gateway.quotas import Quotas
 from gateway.redis_client import RedisClient
@@ -161,7 +160,7 @@ class Proxy:
         if exchange.policy.overlap:
             return await self._overlapped(request, exchange)
         judgement = await self._judged(exchange)
-        answer, body = self._acted_on(exchange, judgement)
+        answer, body = await self._acted_on(exchange, judgement)
         if answer is not None:
             return answer
         return await self._answered(exchange, self._request_call(request, exchange, body))
@@ -218,7 +217,7 @@ class Proxy:
         await self._bookkeeper.judged(exchange, judgement, "request")
         return judgement
 
-    def _acted_on(self, exchange: Exchange, judgement: Judgement) -> tuple[Response | None, Json]:
+    async def _acted_on(self, exchange: Exchange, judgement: Judgement) -> tuple[Response | None, Json]:
         """The answer that policy gives in the upstream's place, or the request as it may go upstream."""
         decision, body = judgement.decision, exchange.body
         if decision.action is Action.BLOCK:
@@ -228,18 +227,45 @@ class Proxy:
         edits: dict[Place, str] = {texts[index].place: PLACEHOLDER for index in judgement.placeholders}
         if decision.action is not Action.REWRITE:
             return None, replace(body, edits) if edits else body
-        if not exchange.surface.speaks and decision.rewrite is not RewriteMethod.REDACT:
-            raise blocked(exchange, decision)
         if decision.rewrite is RewriteMethod.DESIRED_RESPONSE:
+            if not exchange.surface.speaks:
+                raise blocked(exchange, decision)
             return safe_answer(exchange, judgement, self._screener.in_force), body
-        for index, score in _redactions(judgement):
-            if index is None or texts[index].structured:
+        hits = list(decision.hits)
+        for number in _to_redact(judgement):
+            left = await self._redacted(exchange, judgement, number)
+            if left is None:
                 return refuse(exchange, decision), body
-            edits[texts[index].place] = redacted(texts[index].text, score.start, score.end)
+            text, hits_left = left
+            edits[texts[judgement.parts[number].indexes[0]].place] = text
+            hits += hits_left
         body = replace(body, edits) if edits else body
-        if any(hit.rewrite is RewriteMethod.GUARD for hit in decision.hits) and exchange.surface.speaks:
-            body = exchange.surface.instruct(body, guard_instruction(decision.hazards))
+        if any(hit.rewrite is RewriteMethod.GUARD for hit in hits):
+            if not exchange.surface.speaks:
+                raise blocked(exchange, decision)
+            body = exchange.surface.instruct(body, guard_instruction(dict.fromkeys(h.hazard for h in hits if h.hazard)))
         return None, body
+
+    async def _redacted(
+        self, exchange: Exchange, judgement: Judgement, number: int
+    ) -> tuple[str, Sequence[Hit]] | None:
+        """What is left of a part once its passages are cut out, and which hits that still has.
+
+        None where more would have to be cut than policy allows, or where a cut would break a format.
+        """
+        assert exchange.conversation is not None
+        part, score = judgement.parts[number], judgement.scores[number]
+        if len(part.indexes) > 1 or exchange.conversation.texts[part.indexes[0]].structured:
+            return None
+        for _ in range(judgement.decision.by_text[number].max_tries):
+            part = part.edited(redacted(part.subject.text, score.start, score.end))
+            left = await self._judge.edited(part, exchange.policy, tenant=exchange.tenant)
+            if left.decision.rewrite is RewriteMethod.GUARD or not left.stops:
+                return part.subject.text, left.decision.hits
+            if left.decision.rewrite is not RewriteMethod.REDACT:
+                return None
+            score = left.scores[0]
+        return None
 
     async def _answered(self, exchange: Exchange, call: Call) -> Response:
         if exchange.streamed:
@@ -258,7 +284,7 @@ class Proxy:
         )
         try:
             judgement = await self._judged(exchange)
-            answer, body = self._acted_on(exchange, judgement)
+            answer, body = await self._acted_on(exchange, judgement)
         except BaseException:
             await _abandon(asked)
             raise
@@ -304,12 +330,9 @@ class Proxy:
         self._bookkeeper.finish(exchange, status=status)
 
 
-def _redactions(judgement: Judgement) -> Iterator[tuple[int | None, Score]]:
-    """The texts to redact, by index; None for a joined run, whose passage lies in no single text."""
-    for number, hit in judgement.decision.by_text.items():
-        if hit.rewrite is RewriteMethod.REDACT:
-            indexes = judgement.parts[number].indexes
-            yield (indexes[0] if len(indexes) == 1 else None), judgement.scores[number]
+def _to_redact(judgement: Judgement) -> list[int]:
+    """The parts with a passage to cut out."""
+    return [number for number, hit in judgement.decision.by_text.items() if hit.rewrite is RewriteMethod.REDACT]
 
 
 async def _abandon(asked: asyncio.Task[HttpReply | HttpStream]) -> None:

@@ -65,7 +65,9 @@ class RunningGateway:
             assert self.process is not None
             assert self.process.poll() is None, f"the gateway ended:\n{self.log()}"
             try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                told = httpx.get(f"{self.url}/readyz", verify=_NO_TLS).json()
+                assert told["status"] != "failed", f"the gateway will never be ready:\n{self.log()}"
+                if told["status"] == "ready":
                     return
             except httpx.TransportError:
                 pass

@@ -2,7 +2,8 @@
 
 Received events wait in one queue, in their order. Each brings pieces of text for some channels (``Delta``). A channel's
 text is screened in portions: some of what has been screened already, then everything new. An event leaves when it is
-the first of the queue and every character that it brings lies in a portion that has passed::
+the first of the queue and every character that it brings lies in a portion that has passed. Texts too short to tell
+anything alone (a word in each of many tool calls) are screened a second time, joined in the order in which they ended::
 
     for event in parser.feed(received):
         holdback.feed(event, reply.read(...), now_s)
@@ -30,6 +31,10 @@ MAX_CHANNELS = 1024
 """More texts side by side than any reply has: 128 choices, each with content, reasoning and some tool calls."""
 
 
+JOINED: Channel = ("joined",)
+"""The channel of portions that join short texts of other channels; no text of the reply is its own."""
+
+
 class TooManyChannels(ValueError):
     """A reply spreads its text over more channels than any real one has."""
 
@@ -50,13 +55,26 @@ class Portion:
 class _Text:
     """The state of one channel; offsets count characters from the channel's start."""
 
-    __slots__ = ("arrivals", "channel", "complete", "kept", "limit", "new", "out", "overlap", "received", "screened")
+    __slots__ = (
+        "arrivals",
+        "channel",
+        "complete",
+        "joined_upto",
+        "kept",
+        "limit",
+        "new",
+        "out",
+        "overlap",
+        "received",
+        "screened",
+    )
 
     def __init__(self, channel: Channel, limit: float) -> None:
         self.channel = channel
         self.limit = limit  # new characters that make a portion due
         self.received = 0
         self.screened = 0
+        self.joined_upto = 0  # how far the joined short texts must be screened before this one may leave
         self.overlap = ""  # the end of what has been screened
         self.new: list[str] = []  # what no portion has taken yet
         self.out: tuple[Portion, str] | None = None  # the portion being screened, and what of it is new
@@ -87,10 +105,12 @@ class HoldBack:
         whole = hold == "whole"
         self._first_chars = math.inf if whole else first_chars
         self._window_chars = math.inf if whole else window_chars
+        self._short_chars = first_chars
         self._overlap_chars = sys.maxsize if whole else overlap_chars
         self._max_hold_s = math.inf if whole else max_hold_ms / 1000
         self._keepable = max_kept_chars
         self._texts: dict[Channel, _Text] = {}
+        self._joined = _Text(JOINED, 0)
         self._waiting: dict[Channel, _Text] = {}  # those with text that no portion has taken
         self._queue: deque[tuple[Event, tuple[tuple[_Text, int], ...]]] = deque()
         self.held_bytes = 0
@@ -114,12 +134,16 @@ class HoldBack:
             if text.out is None:
                 everything = force or text.arrivals[0][1] + self._max_hold_s <= now_s
                 if everything or text.received - text.screened >= text.limit:
+                    if everything and text.received < self._short_chars and text is not self._joined:
+                        self._join(text, now_s)
                     portions.append(self._portion(text, everything=everything))
+        if JOINED in self._waiting and self._joined.out is None:
+            portions.append(self._portion(self._joined, everything=True))
         return portions
 
     def passed(self, portion: Portion) -> None:
         """Note that ``portion`` was screened and may be read. Raises ``ValueError`` if it is not the one out."""
-        text = self._texts.get(portion.channel)
+        text = self._joined if portion.channel == JOINED else self._texts.get(portion.channel)
         if text is None or text.out is None or text.out[0] is not portion:
             raise ValueError("this portion is not the one that is out for its channel")
         _, new = text.out
@@ -132,12 +156,12 @@ class HoldBack:
 
     def release(self) -> list[Event]:
         """The events that may be sent now, in the order in which they came."""
-        queue = self._queue
+        queue, joined = self._queue, self._joined
         released: list[Event] = []
         while queue:
             event, needs = queue[0]
             for text, upto in needs:
-                if text.screened < upto:
+                if text.screened < upto or joined.screened < text.joined_upto:
                     return released
             queue.popleft()
             self.held_bytes -= len(event.raw)
@@ -194,6 +218,17 @@ class HoldBack:
         else:
             self._keepable = 0
             text.complete = False
+
+    def _join(self, text: _Text, now_s: float) -> None:
+        """Add a short text that has ended, or waited long, to the joined ones; alone it needs no joining."""
+        joined = self._joined
+        piece = "".join(text.new) + "\n"
+        if joined.received:
+            self._waiting[JOINED] = joined
+            text.joined_upto = joined.received + len(piece)
+        joined.new.append(piece)
+        joined.received += len(piece)
+        joined.arrivals.append((joined.received, now_s))
 
     def _repeat(self, text: _Text, whole: str, now_s: float) -> tuple[_Text, int]:
         """A text that claims to be the channel's full text: whatever of it did not come before is new.

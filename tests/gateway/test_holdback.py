@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.holdback import MAX_CHANNELS, Channel, HoldBack, Portion, TooManyChannels
+from gateway.holdback import JOINED, MAX_CHANNELS, Channel, HoldBack, Portion, TooManyChannels
 from gateway.streaming import Delta, Event, EventParser
 from gateway.wire import SURFACES
 from gateway.wire.surface import ReplyStream
@@ -55,6 +55,8 @@ class Witness:
         return [(delta.channel, len(self.received[delta.channel])) for delta in deltas]
 
     def passes(self, portion: Portion) -> None:
+        if portion.channel == JOINED:
+            return
         before = self.screened.get(portion.channel, 0)
         start = portion.upto - len(portion.text)
         assert portion.text == self.received[portion.channel][start : portion.upto]
@@ -169,6 +171,7 @@ def test_what_passes_leaves_byte_for_byte_however_it_was_cut(
     reply = SURFACES[path].reply_stream({"n": 2 if "choices" in path else 1})
     sent, screened = relay(rechunk(transcript, size), reply, hold)
     assert sent == b"".join(transcript)
+    screened.pop(JOINED, None)
     assert screened == {channel: len(hold.text(channel)) for channel in hold.channels()}
 
 
@@ -252,6 +255,45 @@ def test_an_event_waits_for_each_of_its_channels():
     for portion in rest:
         hold.passed(portion)
     assert hold.release() == [event(1)]
+
+
+def words(hold: HoldBack, *each: str) -> list[Event]:
+    events = [event(n) for n in range(len(each))]
+    for n, word in enumerate(each):
+        hold.feed(events[n], [Delta((0, "tool_calls", n, "arguments"), word)], 0.0)
+    return events
+
+
+def test_a_text_cut_over_many_channels_is_screened_joined_as_well():
+    hold = holdback()
+    words(hold, "how", "to", "make", "it")
+    portions = hold.due(0.0, force=True)
+    assert [portion.text for portion in portions] == ["how", "to", "make", "it", "how\nto\nmake\nit\n"]
+    assert portions[-1].channel == JOINED
+    for portion in portions[:-1]:
+        hold.passed(portion)
+    assert len(hold.release()) == 1, "the first says nothing that was not screened alone"
+    hold.passed(portions[-1])
+    assert len(hold.release()) == 3
+    assert JOINED not in hold.channels()
+
+
+def test_short_texts_that_end_one_after_another_are_joined_with_those_before():
+    hold = holdback(overlap=7, hold_ms=1000)
+    for n, word in enumerate(["how", "to", "make", "it"]):
+        hold.feed(event(n), [Delta((0, "tool_calls", n, "arguments"), word)], float(n))
+        portions = hold.due(n + 1.0)
+        for portion in portions:
+            hold.passed(portion)
+        assert len(hold.release()) == 1
+    assert [portion.text for portion in portions] == ["it", "o\nmake\nit\n"]
+    assert hold.next_due_s is None
+
+
+def test_a_text_of_a_window_or_more_is_joined_with_nothing():
+    hold = holdback(first=8)
+    words(hold, "long enough to tell", "so is this one", "short")
+    assert len(hold.due(0.0, force=True)) == 3
 
 
 def test_text_after_the_end_is_screened_like_any_other():

@@ -30,7 +30,6 @@ Channel = tuple[str | int, ...]
 MAX_CHANNELS = 1024
 """More texts side by side than any reply has: 128 choices, each with content, reasoning and some tool calls."""
 
-
 JOINED: Channel = ("joined",)
 """The channel of portions that join short texts of other channels; no text of the reply is its own."""
 

@@ -47,7 +47,14 @@ def create_app(settings: Settings, *, base_url: str | None = None, metrics_regis
         async with running(parts):
             yield
 
-    app = FastAPI(title="antiprompt gateway", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="antiprompt gateway",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a path is a route or it is none; a redirect would name a host that the caller chose
+    )
     app.state.metrics = counted
     app.include_router(router)
     _add_routes(app, settings)

@@ -63,7 +63,8 @@ class Responses:
             for index, item in enumerate(expected(body.get("data"), list, ("data",))):
                 reading.item(item, ("data", index), turn=index, stranger=Role.ASSISTANT)
         else:
-            expected(body.get("output"), list, ("output",))
+            if body.get("deleted") is not True:  # what tells of a deletion says nothing else
+                expected(body.get("output"), list, ("output",))
             read_response(body, reading)
         return reading.extracted()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from antiprompt_bank import BankStore, build_bank
+from antiprompt_bank import BankCorrupt, BankStore, build_bank
 from antiprompt_bank.encoder import export_encoder, open_encoder
 from antiprompt_bank.model_files import DEFAULT_ID
 from tests.end_to_end.caller import Caller
@@ -34,7 +34,11 @@ Callers = Callable[[str], Awaitable[Caller]]
 def bank_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published bank made of ``exemplars``; the exported encoder is the one that the bank's own tests keep."""
     exported = Path(pytestconfig.cache.mkdir("antiprompt_bank")) / "encoders" / DEFAULT_ID.replace(":", "-")
-    encoder = open_encoder(export_encoder(exported), device="cpu")
+    try:
+        encoder = open_encoder(export_encoder(exported), device="cpu")
+    except BankCorrupt:  # kept by an earlier version of the code
+        shutil.rmtree(exported)
+        encoder = open_encoder(export_encoder(exported), device="cpu")
     store = BankStore(tmp_path_factory.mktemp("bank"))
     store.publish(store.save(build_bank(exemplars(), encoder)))
     return store.root

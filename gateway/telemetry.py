@@ -6,9 +6,10 @@ so that no caller can grow a metric without bound.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from typing import Any, Final, Literal, TextIO
+from typing import Any, BinaryIO, Final, Literal, TextIO, cast
 
 import orjson
 import structlog
@@ -113,7 +114,9 @@ def configure_logs(*, format: Literal["json", "console"], level: str, stream: Te
     renderer: Any = structlog.processors.JSONRenderer(_dumps)
     if format == "console":
         renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
-    factory = structlog.BytesLoggerFactory(stream.buffer) if format == "json" else structlog.PrintLoggerFactory(stream)
+    factory: Any = structlog.PrintLoggerFactory(stream)
+    if format == "json":
+        factory = structlog.BytesLoggerFactory(cast(BinaryIO, _Unfailing(stream.buffer)))
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -124,6 +127,21 @@ def configure_logs(*, format: Literal["json", "console"], level: str, stream: Te
     text_renderer = structlog.processors.JSONRenderer() if format == "json" else renderer
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processor=text_renderer))
     logging.basicConfig(level=max(threshold, logging.WARNING), handlers=[handler], force=True)
+
+
+class _Unfailing:
+    """A binary stream whose faults end here: with its log's disk full or its reader gone, a gateway still serves."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _dumps(event: Any, **_: Any) -> bytes:

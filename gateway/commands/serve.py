@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from contextlib import ExitStack
 from socket import socket
+from types import FrameType
 from typing import Final
 
 import orjson
@@ -89,6 +91,13 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._demonstration = demonstration
         self._telling: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """uvicorn raises a signal anew after the drain; a SIGTERM that was obeyed is no failure, so it ends with 0."""
+        if sig == signal.SIGTERM:
+            self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)

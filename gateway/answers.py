@@ -48,8 +48,13 @@ def refusal(exchange: Exchange, decision: Decision) -> str:
 
 
 def safe_answer(exchange: Exchange, judgement: Judgement, bank: Bank) -> Response:
-    """In place of what was judged: what the nearest exemplar says should be answered, or a refusal's text."""
+    """In place of what was judged: what the nearest exemplar says should be answered, or a refusal's text.
+
+    Where JSON was asked for, a sentence would not parse: that is refused.
+    """
     decision = judgement.decision
+    if exchange.surface.wants_structure(exchange.body):
+        return refuse(exchange, decision)
     assert decision.finding is not None
     score = judgement.scores[decision.finding]
     text = desired_response(score, decision.hazards, record=bank.record, language=_language(exchange))

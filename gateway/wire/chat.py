@@ -104,6 +104,11 @@ class Chat:
         found.all_below((), {name: value for name, value in body.items() if name not in PLAIN_OF_REPLY}, is_identifier)
         return found.extracted()
 
+    def wants_structure(self, body: Json) -> bool:
+        """Whether ``response_format`` asks for JSON."""
+        form = body.get("response_format")
+        return isinstance(form, dict) and form.get("type") in ("json_object", "json_schema")
+
     def instruct(self, body: Json, instruction: str) -> Json:
         """A message put before all others, by the developer if the request has one, else by the system."""
         messages: list[Any] = body["messages"]
@@ -112,10 +117,12 @@ class Chat:
         return {**body, "messages": [first, *messages]}
 
     def answer(self, answer: Answer) -> Json:
-        """A completion that says each text as content.
+        """A completion that says each text as content: most clients show nothing else.
 
-        ``refusal`` stays null: most clients show the content alone, and ``finish_reason`` tells a program enough.
+        Only a refusal where the request asks for JSON is a ``refusal``, which the official client's parser leaves
+        alone.
         """
+        field = self._field(answer)
         return {
             "id": answer.reply_id,
             "object": "chat.completion",
@@ -124,7 +131,7 @@ class Chat:
             "choices": [
                 {
                     "index": index,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
+                    "message": {"role": "assistant", "content": None, "refusal": None, field: text},
                     "logprobs": None,
                     "finish_reason": answer.finish,
                 }
@@ -138,11 +145,12 @@ class Chat:
         head = {"id": answer.reply_id, "object": CHUNK, "created": answer.created_at, "model": answer.model}
         if answer.include_usage:
             head["usage"] = None
+        field = self._field(answer)
         events: list[Named] = []
         for index, text in enumerate(answer.texts):
             events += (
                 (None, chunk(head, index, {"role": "assistant", "content": "", "refusal": None})),
-                (None, chunk(head, index, {"content": text})),
+                (None, chunk(head, index, {field: text})),
                 (None, chunk(head, index, {}, answer.finish)),
             )
         if answer.include_usage:
@@ -151,6 +159,11 @@ class Chat:
 
     def reply_stream(self, request: Json) -> ReplyStream:
         return ChatStream(request)
+
+    def _field(self, answer: Answer) -> Literal["content", "refusal"]:
+        """Where a message says the text of an answer."""
+        refused = answer.finish == "content_filter" and self.wants_structure(dict(answer.request))
+        return "refusal" if refused else "content"
 
 
 def _read_message(found: Collector, place: Place, message: Json) -> None:

@@ -72,6 +72,10 @@ class Completions:
                 found.all_below((name,), value, is_identifier)
         return found.extracted()
 
+    def wants_structure(self, body: Json) -> bool:
+        """False: the API knows no such format here."""
+        return False
+
     def instruct(self, body: Json, instruction: str) -> Json:
         """The instruction before each prompt, a blank line between them. Token prompts stay as they are."""
         prompt = body.get("prompt")

@@ -30,6 +30,10 @@ class InputOnly:
         """Nothing."""
         return Extracted()
 
+    def wants_structure(self, body: Json) -> bool:
+        """False."""
+        return False
+
     def instruct(self, body: Json, instruction: str) -> NoReturn:
         """Raises ``NotImplementedError``: there is no place for an instruction."""
         raise NotImplementedError("this surface takes no instructions: block in place of a guarded prompt")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from gateway.wire.places import KEY, Malformed, expected
 from gateway.wire.response_items import Reading
-from gateway.wire.responses_reply import answer_events, read_response, whole_answer
+from gateway.wire.responses_reply import answer_events, read_response, wants_structure, whole_answer
 from gateway.wire.responses_stream import ResponsesStream
 from gateway.wire.surface import JSON, Answer, Extracted, Json, Named, Place, References, ReplyStream, Role
 
@@ -67,6 +67,10 @@ class Responses:
                 expected(body.get("output"), list, ("output",))
             read_response(body, reading)
         return reading.extracted()
+
+    def wants_structure(self, body: Json) -> bool:
+        """Whether ``text.format`` asks for JSON."""
+        return wants_structure(body)
 
     def instruct(self, body: Json, instruction: str) -> Json:
         """A copy of the request with ``instruction`` before its ``instructions``.

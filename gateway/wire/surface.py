@@ -127,6 +127,9 @@ class Surface(Protocol):
     def read_reply(self, body: Json) -> Extracted:
         """Every text the user, or the user's program, will read. Raises ``ValueError`` on an unreadable reply."""
 
+    def wants_structure(self, body: Json) -> bool:
+        """Whether a request asks for an answer in JSON: a sentence in its place would not parse."""
+
     def instruct(self, body: Json, instruction: str) -> Json:
         """A copy of the request with a safety instruction put before what the model reads."""
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import openai
 import pytest
+from pydantic import BaseModel
 
 from gateway.corrections import MARKER
 from gateway.refusals import refusal_text
@@ -19,6 +20,7 @@ from tests.end_to_end.conftest import Callers
 from tests.end_to_end.dialects import DIALECTS, Chat, Completions, Dialect, Heard, Responses
 from tests.end_to_end.exemplars import (
     BAD_REPLY,
+    BAD_REQUEST,
     GOOD_REPLY,
     GOOD_REQUEST,
     NEAR_REQUEST,
@@ -34,6 +36,14 @@ CHAT, COMPLETIONS, RESPONSES = Chat("/chat/completions"), Completions("/completi
 SIZE: Final = len(GOOD_REPLY)
 
 CALL = ToolCall("send", json.dumps({"text": GOOD_REPLY + BAD_REPLY}))
+
+
+class Letter(BaseModel):
+    """What ``CALL`` holds, as an answer."""
+
+    text: str
+
+
 CALL_SIZE: Final = CALL.arguments.index(BAD_REPLY)
 assert len(BAD_REPLY) < SIZE  # a stream in pieces of SIZE has the good reply in one event and the bad one in the next
 
@@ -173,14 +183,33 @@ async def test_what_an_edit_would_break_is_blocked_and_not_redacted(
     place: str, streamed: bool, callers: Callers, upstream: ScriptedUpstream, state: State
 ) -> None:
     caller = await callers("redact")
-    text, calls, more = "", [CALL], {}
-    if place == "JSON":
-        text, calls, more = CALL.arguments, [], {"response_format": {"type": "json_object"}}
+    text, calls = (CALL.arguments, []) if place == "JSON" else ("", [CALL])
     events = stream(*chat_stream(text, tool_calls=calls))
     upstream.on(CHAT.surface.path, events if streamed else whole(chat_completion(text, tool_calls=calls)))
-    heard = await (CHAT.hear_stream if streamed else CHAT.hear)(caller.openai, GOOD_REQUEST, **more)
+    heard = await (CHAT.hear_stream if streamed else CHAT.hear)(caller.openai, GOOD_REQUEST)
     assert heard == Heard((refusal_text(["indiscriminate_weapons"], "en"),), ("content_filter",))
     assert (await state.case(caller.case_id)).action == "block"
+
+
+@pytest.mark.parametrize("hit", ["request", "response"])
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+async def test_where_JSON_was_asked_for_nothing_is_said_in_its_place(
+    streamed: bool, hit: str, callers: Callers, upstream: ScriptedUpstream
+) -> None:
+    caller = await callers("desired")
+    upstream.on(CHAT.surface.path, stream(*chat_stream(CALL.arguments)) if streamed else CHAT.script(CALL.arguments))
+    ask: Any = {**CHAT.request(BAD_REQUEST if hit == "request" else GOOD_REQUEST), "response_format": Letter}
+    if streamed:
+        async with caller.openai.chat.completions.stream(**ask) as events:
+            with pytest.raises(openai.ContentFilterFinishReasonError) as raised:
+                await events.get_final_completion()
+    else:
+        with pytest.raises(openai.ContentFilterFinishReasonError) as raised:
+            await caller.openai.chat.completions.parse(**ask)
+    message = raised.value.completion.choices[0].message
+    assert message.refusal == refusal_text(["indiscriminate_weapons"], "en")
+    assert not message.content
+    assert caller.last.headers["x-antiprompt-action"] == "block"
 
 
 async def test_a_rewrite_that_was_not_expected_is_a_block(

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
-from gateway.endpoints import healthz, metrics, moderate, parts_of, readyz, router
+from gateway.endpoints import parts_of, router
 from gateway.errors import (
     BadRequest,
     GatewayError,
@@ -58,17 +59,13 @@ def create_app(settings: Settings, *, base_url: str | None = None, metrics_regis
     app.state.metrics = counted
     app.include_router(router)
     _add_routes(app, settings)
-    for kind in (GatewayError, HTTPException, Exception):
+    for kind in (GatewayError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _tell)
     app.add_middleware(Edge, limits=settings.limits, metrics=counted)
     return app
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:
-    app.add_route("/healthz", healthz, methods=["GET"])
-    app.add_route("/readyz", readyz, methods=["GET"])
-    app.add_route("/metrics", metrics, methods=["GET"])
-    app.add_route("/v1/moderations", moderate, methods=["POST"])
     for surface in SURFACES.values():
         app.add_route(f"/v1{surface.path}", _generate(surface), methods=["POST"])
     app.add_route("/v1/responses/{response_id}", _stored(""), methods=["GET", "DELETE"])
@@ -105,7 +102,7 @@ async def _passed(request: Request) -> Response:
 async def _tell(request: Request, error: Exception) -> Response:
     """Every error in OpenAI's shape. What was not foreseen is logged by its kind and place, and told as a 500."""
     told = _as_gateway_error(request, error)
-    if not isinstance(error, GatewayError | HTTPException):
+    if type(told) is GatewayError:
         logger().error("unforeseen error", error=type(error).__name__, exc_info=error)
     request.app.state.metrics.errors.labels(told.code).inc()
     headers = dict(told.headers)
@@ -123,8 +120,14 @@ def _as_gateway_error(request: Request, error: Exception) -> GatewayError:
                 f"there is no route {request.method} {request.url.path[:200]}, and none is passed through"
             )
         if error.status_code == 405:
-            return MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}")
+            refused = MethodNotAllowed(f"{request.url.path[:200]} does not take {request.method}")
+            refused.headers.update(error.headers or {})  # Allow names what it does take
+            return refused
         return BadRequest(str(error.detail))
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        return BadRequest(f"{name}: {first['msg']}", param=name)
     return GatewayError("something went wrong inside the gateway; it is logged")
 
 

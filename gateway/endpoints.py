@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 import orjson
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Security
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from antiprompt_bank import HAZARDS
 from gateway.answers import JSON_TYPE
@@ -18,6 +19,7 @@ from gateway.cases import Case
 from gateway.cases import Exchange as ExchangeTexts
 from gateway.conversation import Conversation
 from gateway.errors import BadRequest, StateUnavailable, TooLarge, Unscreenable
+from gateway.flag_records import FlagState
 from gateway.flags import Flag, Source
 from gateway.parts import Parts
 from gateway.policy import Policy
@@ -26,16 +28,34 @@ from gateway.telemetry import METRICS_CONTENT_TYPE
 from gateway.wire import MODERATIONS
 from gateway.wire.surface import Extracted
 
-router = APIRouter()
-
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._:-]+$")]
 Passage = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    """Every error, in OpenAI's shape."""
+
+    error: ErrorDetail
+
+
+def _one_of_these_names_the_text(schema: dict[str, Any]) -> None:
+    names = ("case_id", "completion_id", "text")
+    schema["anyOf"] = [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]
 
 
 class FlagRequest(BaseModel):
     """A user's report: which text, by id or in words, and why."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_one_of_these_names_the_text)
 
     case_id: Id | None = Field(None, description="The x-antiprompt-case of the reply.")
     completion_id: Id | None = Field(None, description="The id of the completion or response.")
@@ -47,11 +67,78 @@ class FlagRequest(BaseModel):
     end_user: Id | None = Field(None, description="Whom the report is from; kept as a digest.")
 
 
-class FlagState(BaseModel):
+class FlagReply(BaseModel):
     """Where a flag stands."""
 
     id: str
-    state: str = Field(description="open, claimed, escalated, confirmed or dismissed")
+    state: FlagState
+
+
+class Health(BaseModel):
+    """That the process answers."""
+
+    status: Literal["ok"]
+
+
+class ReadinessReport(BaseModel):
+    """Whether traffic should come here, and why not."""
+
+    status: Literal["ready", "starting", "failed"]
+    bank: str | None = Field(description="The version of the bank.")
+    redis: Literal["up", "away"]
+    reason: str | None = Field(description="Why it will never be ready.")
+
+
+class ModerationResult(BaseModel):
+    """The verdict on one input. Scores are 0 or 1 unless the key may see them."""
+
+    flagged: bool
+    categories: dict[str, bool]
+    category_scores: dict[str, float]
+    category_applied_input_types: dict[str, list[str]]
+
+
+class ModerationReply(BaseModel):
+    """One result for each input."""
+
+    id: str
+    model: str
+    results: list[ModerationResult]
+
+
+_TEXT_PART: Final = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+}
+_MODERATION_REQUEST: Final = {
+    "type": "object",
+    "required": ["input"],
+    "properties": {
+        "model": {"type": "string", "description": "Repeated in the reply; there is one detector."},
+        "input": {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                {"type": "array", "minItems": 1, "items": _TEXT_PART},
+            ]
+        },
+    },
+}
+
+
+def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """What the schema says of a body that the endpoint reads for itself, within its limits."""
+    return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": schema}}}}
+
+
+router = APIRouter(
+    responses={
+        "4XX": {"model": ErrorReply, "description": "The request is refused."},
+        "5XX": {"model": ErrorReply, "description": "The gateway cannot answer now."},
+    }
+)
+_with_key: Final = [Security(HTTPBearer(auto_error=False, description="A client key, once the gateway has any."))]
 
 
 def parts_of(request: Request) -> Parts:
@@ -63,13 +150,9 @@ def parts_of(request: Request) -> Parts:
 @router.post(
     "/v1/flags",
     status_code=202,
-    response_model=FlagState,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {JSON_TYPE: {"schema": FlagRequest.model_json_schema()}},
-        }
-    },
+    response_model=FlagReply,
+    dependencies=_with_key,
+    openapi_extra=_json_body(FlagRequest.model_json_schema()),
 )
 async def file_flag(
     request: Request, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
@@ -88,7 +171,7 @@ async def file_flag(
     return _json({"id": flag_id, "state": str(state)}, 202)
 
 
-@router.get("/v1/flags/{flag_id}", response_model=FlagState)
+@router.get("/v1/flags/{flag_id}", response_model=FlagReply, dependencies=_with_key)
 async def flag_state(request: Request, flag_id: str) -> Response:
     """Where a flag of this tenant stands."""
     parts = parts_of(request)
@@ -149,11 +232,20 @@ async def _reported(parts: Parts, principal: Principal, asked: FlagRequest) -> t
         return None, None
 
 
+@router.post(
+    "/v1/moderations",
+    response_model=ModerationReply,
+    dependencies=_with_key,
+    openapi_extra=_json_body(_MODERATION_REQUEST),
+)
 async def moderate(request: Request) -> Response:
-    """``POST /v1/moderations``: the verdict of the gateway's own detector, in OpenAI's shape."""
+    """The verdict of the gateway's own detector, in OpenAI's shape."""
     parts = parts_of(request)
     principal = await parts.proxy.admit(request)
     body = parse_object(await read_body(request, parts.settings.limits), parts.settings.limits.max_json_depth)
+    model = body.get("model", "antiprompt")
+    if not isinstance(model, str):
+        raise BadRequest("model: must be a string", param="model")
     extracted = MODERATIONS.read_request(body)
     if len(extracted.texts) > parts.settings.limits.max_texts:
         raise TooLarge(f"the request holds more than {parts.settings.limits.max_texts} texts")
@@ -163,11 +255,10 @@ async def moderate(request: Request) -> Response:
     numbers = range(MODERATIONS.result_count(body))
     inputs = [Extracted(tuple(text for text in extracted.texts if text.choice == number)) for number in numbers]
     judged = await asyncio.gather(*(_moderated(parts, one, policy, principal.tenant) for one in inputs))
-    model = body.get("model")
     reply = MODERATIONS.reply(
         [risks for risks, _ in judged],
         [hits for _, hits in judged],
-        model=model if isinstance(model, str) else "antiprompt",
+        model=model,
         reply_id=f"modr-{secrets.token_hex(12)}",
         with_scores=principal.sees_scores,
     )
@@ -191,17 +282,23 @@ async def _nothing_known(texts: Any) -> dict[str, str]:
     return {}
 
 
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", response_model=Health)
 async def healthz(request: Request) -> Response:
     """Whether the process answers at all. Says nothing about how it is set up."""
     return _json({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", response_model=ReadinessReport, responses={503: {"model": ReadinessReport}})
 async def readyz(request: Request) -> Response:
     """Whether traffic should come here: the bank is loaded and has been tried out."""
     readiness = request.app.state.readiness
     return _json(readiness.report(), 200 if readiness.ready else 503)
 
 
+@router.head("/metrics", include_in_schema=False)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Everything that is counted, for Prometheus."""
     return Response(request.app.state.metrics.exposition(), media_type=METRICS_CONTENT_TYPE)

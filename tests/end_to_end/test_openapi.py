@@ -1,0 +1,56 @@
+"""The gateway's own endpoints are what their OpenAPI description says, whatever they are sent.
+
+Schemathesis makes requests from the description, valid ones and broken ones, and checks each reply against it: no 5xx,
+status, type and body as described, valid requests taken, broken ones refused, other methods refused with 405. The
+description tells every error in OpenAI's shape, so a reply that conforms has that shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+
+from gateway.app import create_app
+from gateway.settings import Settings
+from tests.end_to_end.running_gateway import RunningGateway
+from tests.end_to_end.state import State
+
+DESCRIPTION: Final = create_app(Settings(), base_url="http://127.0.0.1:1/v1").openapi()
+OWN: Final = {
+    ("/healthz", "get"),
+    ("/readyz", "get"),
+    ("/metrics", "get"),
+    ("/v1/flags", "post"),
+    ("/v1/flags/{flag_id}", "get"),
+    ("/v1/moderations", "post"),
+}
+described = schemathesis.openapi.from_dict(DESCRIPTION)
+
+
+@pytest.fixture
+def key(gateway: RunningGateway) -> str:
+    """A key of a tenant of its own."""
+
+    async def made() -> str:
+        async with State.beside(gateway.data_dir) as state:
+            _, token = await state.new_key("refusal")
+            return token
+
+    return asyncio.run(made())
+
+
+def test_the_running_gateway_describes_its_own_endpoints(gateway: RunningGateway) -> None:
+    told: dict[str, Any] = httpx.get(f"{gateway.url}/openapi.json").json()
+    assert told == DESCRIPTION
+    assert {(path, method) for path, methods in told["paths"].items() for method in methods} == OWN
+
+
+@described.parametrize()
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_endpoint_is_what_its_description_says(case: schemathesis.Case, gateway: RunningGateway, key: str) -> None:
+    case.call_and_validate(base_url=gateway.url, headers={"Authorization": f"Bearer {key}"})

@@ -19,7 +19,7 @@ from gateway.history import TenantHistory
 from gateway.holdback import Portion
 from gateway.http_client import Headers, HttpReply, HttpStream
 from gateway.judgement import Judge, Judgement
-from gateway.policy import Action, RewriteMethod
+from gateway.policy import Action, Decision, RewriteMethod
 from gateway.relay import Relay
 from gateway.screening import Screener
 from gateway.settings import Settings
@@ -92,7 +92,7 @@ class Replies:
         if not exchange.surface.speaks:
             return refuse(exchange, decision)
         if decision.rewrite is RewriteMethod.REGENERATE:
-            tries = decision.max_tries if tries_left is None else tries_left
+            tries = _tries(call, decision, tries_left)
             if tries > 0:
                 return await self._regenerated(exchange, call, judgement, tries)
         if decision.rewrite is RewriteMethod.REDACT:
@@ -229,7 +229,7 @@ class Replies:
         judgement, decision = relay.hit, relay.hit.decision
         exchange.reply_texts = relay.texts
         if decision.action is Action.REWRITE and exchange.surface.speaks:
-            tries = decision.max_tries if tries_left is None else tries_left
+            tries = _tries(call, decision, tries_left)
             if decision.rewrite is RewriteMethod.REGENERATE and tries > 0:
                 return await self._regenerated_stream(exchange, call, judgement, finish, tries)
             if decision.rewrite is not RewriteMethod.REDACT:
@@ -314,6 +314,13 @@ class _RelayedResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._over()
+
+
+def _tries(call: Call, decision: Decision, left: int | None) -> int:
+    """How often the model may be asked again. A stored reply that is read back cannot be asked for anew."""
+    if call.method != "POST":
+        return 0
+    return decision.max_tries if left is None else left
 
 
 def _corrected(exchange: Exchange, call: Call, judgement: Judgement) -> Call:

@@ -15,7 +15,7 @@ from gateway.refusals import refusal_text
 from tests.end_to_end.caller import Caller
 from tests.end_to_end.conftest import Callers, MakeGateway
 from tests.end_to_end.dialects import DIALECTS
-from tests.end_to_end.exemplars import BAD_REPLY, BAD_REQUEST, GOOD_REPLY, GOOD_REQUEST, TELL_TALE
+from tests.end_to_end.exemplars import BAD_REPLY, BAD_REQUEST, GOOD_REPLY, GOOD_REQUEST, SAFE_ANSWER, TELL_TALE
 from tests.end_to_end.running_gateway import RunningGateway
 from tests.end_to_end.state import State
 from tests.fakes import ScriptedUpstream, stream, whole
@@ -106,6 +106,21 @@ async def test_a_stored_response_is_screened_when_it_is_read(
     assert upstream.last.query == ("stream=true" if streamed else "")
     case = await state.case(owner.case_id)
     assert (case.action, case.side, case.surface) == ("block", "response", "responses")
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+async def test_a_stored_response_is_replaced_and_not_asked_for_anew(
+    streamed: bool, callers: Callers, upstream: ScriptedUpstream
+) -> None:
+    owner = await callers("regenerate")
+    upstream.on("/responses", whole(response(GOOD_REPLY, id=MINE)))
+    await RESPONSES.hear(owner.openai, GOOD_REQUEST)
+    events = stream(*response_stream(BAD_REPLY, id=MINE))
+    upstream.on(f"/responses/{MINE}", events if streamed else whole(response(BAD_REPLY, id=MINE)))
+    reply = await owner.http.get(f"/responses/{MINE}", params={"stream": "true"} if streamed else None)
+    assert SAFE_ANSWER in reply.text
+    assert TELL_TALE not in reply.text
+    assert [asked.method for asked in upstream.requests] == ["POST", "GET"]
 
 
 # What runs or is kept upstream, and must be listed.

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.conversation import PLACEHOLDER
 from gateway.corrections import MARKER, guard_instruction
-from gateway.refusals import crisis_help
+from gateway.refusals import crisis_help, refusal_text
 from tests.end_to_end.caller import Caller
 from tests.end_to_end.conftest import Callers
 from tests.end_to_end.dialects import DIALECTS
@@ -110,6 +110,15 @@ async def test_every_text_that_the_model_would_read_counts(
     reply = await caller.http.post(path, json={"model": "m", **body})
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "content_filter")
     assert not upstream.requests
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("name", ["chat", "completions"])
+async def test_a_refusal_fills_every_choice_that_was_asked_for(name: str, streamed: bool, callers: Callers) -> None:
+    dialect, caller = DIALECTS[name], await callers("refusal")
+    heard = await (dialect.hear_stream if streamed else dialect.hear)(caller.openai, BAD_REQUEST, n=3)
+    assert heard.said == (refusal_text(["indiscriminate_weapons"], "en"),) * 3
+    assert heard.endings == ("content_filter",) * 3
 
 
 # Redaction of documents.

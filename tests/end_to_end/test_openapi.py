@@ -54,3 +54,24 @@ def test_the_running_gateway_describes_its_own_endpoints(gateway: RunningGateway
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_endpoint_is_what_its_description_says(case: schemathesis.Case, gateway: RunningGateway, key: str) -> None:
     case.call_and_validate(base_url=gateway.url, headers={"Authorization": f"Bearer {key}"})
+
+
+def test_what_the_framework_refuses_is_told_in_the_same_shape(gateway: RunningGateway, key: str) -> None:
+    told = {
+        "unknown_route": httpx.get(f"{gateway.url}/v1/files"),
+        "method_not_allowed": httpx.delete(f"{gateway.url}/healthz"),
+        "invalid_request": httpx.post(
+            f"{gateway.url}/v1/flags", headers={"Authorization": f"Bearer {key}", "Idempotency-Key": "k" * 201}
+        ),
+    }
+    for code, reply in told.items():
+        error = reply.json()["error"]
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert (error["code"], error["type"]) == (code, "invalid_request_error")
+    assert told["method_not_allowed"].headers["allow"] == "GET"
+
+
+def test_health_can_be_asked_for_without_a_body(gateway: RunningGateway) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        reply = httpx.head(f"{gateway.url}{path}")
+        assert (reply.status_code, reply.content) == (200, b"")

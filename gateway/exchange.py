@@ -67,8 +67,7 @@ class Exchange:
     @property
     def choices(self) -> int:
         """How many replies were asked for."""
-        number = self.body.get("n")
-        return number if isinstance(number, int) and 1 <= number <= 128 else 1
+        return self.surface.choices(self.body)
 
     @property
     def deciding(self) -> tuple[Decision, Side]:

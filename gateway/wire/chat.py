@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from gateway.wire.chat_stream import CHUNK, SOUND, ChatStream, chunk, token_text
-from gateway.wire.choices import NO_TOKENS, PLAIN_OF_CHOICE, PLAIN_OF_REPLY, choice_number
+from gateway.wire.choices import NO_TOKENS, PLAIN_OF_CHOICE, PLAIN_OF_REPLY, choice_count, choice_number
 from gateway.wire.places import Collector, Malformed, expected, is_identifier, is_text
 from gateway.wire.surface import Answer, Extracted, Json, Named, Place, References, ReplyStream, Role
 
@@ -115,6 +115,10 @@ class Chat:
         developer = any(message.get("role") == "developer" for message in messages)
         first = {"role": "developer" if developer else "system", "content": instruction}
         return {**body, "messages": [first, *messages]}
+
+    def choices(self, body: Json) -> int:
+        """``n``."""
+        return choice_count(body, most=ChatStream.max_choices)
 
     def answer(self, answer: Answer) -> Json:
         """A completion that says each text as content: most clients show nothing else.

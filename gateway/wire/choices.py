@@ -43,9 +43,8 @@ class ChoiceStream(ABC):
     max_choices: int  # bounds what a caller or an upstream can make the reader remember
 
     def __init__(self, request: Json, *, prompts: int = 1) -> None:
-        n, model = request.get("n"), request.get("model")
-        choices = prompts * (n if isinstance(n, int) and n > 0 else 1)
-        self._open = dict.fromkeys(range(min(choices, self.max_choices)), True)
+        model = request.get("model")
+        self._open = dict.fromkeys(range(choice_count(request, prompts=prompts, most=self.max_choices)), True)
         self._head: Json = {"id": "", "created": 0, "model": model if isinstance(model, str) else ""}
         self._head["object"] = self.kind
 
@@ -104,6 +103,12 @@ class ChoiceStream(ABC):
     @abstractmethod
     def _chunk(self, head: Json, index: int, *, finish: str) -> Json:
         """A chunk for one choice that only ends it."""
+
+
+def choice_count(request: Json, *, prompts: int = 1, most: int) -> int:
+    """How many choices a request asks for, at most ``most``: what a caller writes there was checked by nobody."""
+    n = request.get("n")
+    return min(prompts * (n if isinstance(n, int) and n > 0 else 1), most)
 
 
 def _finished(payload: Json) -> Iterator[int]:

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.streaming import Delta
-from gateway.wire.choices import NO_TOKENS, PLAIN_OF_CHOICE, PLAIN_OF_REPLY, ChoiceStream, choice_number, other_texts
+from gateway.wire.choices import (
+    NO_TOKENS,
+    PLAIN_OF_CHOICE,
+    PLAIN_OF_REPLY,
+    ChoiceStream,
+    choice_count,
+    choice_number,
+    other_texts,
+)
 from gateway.wire.places import Collector, Malformed, expected, is_identifier, is_text
 from gateway.wire.surface import Answer, Extracted, Json, Named, Place, References, ReplyStream, Role
 
@@ -85,6 +93,10 @@ class Completions:
             return {**body, "prompt": [f"{instruction}\n\n{p}" if isinstance(p, str) else p for p in prompt]}
         return dict(body)
 
+    def choices(self, body: Json) -> int:
+        """``n`` for each prompt."""
+        return choice_count(body, prompts=_prompts(body), most=CompletionsStream.max_choices)
+
     def answer(self, answer: Answer) -> Json:
         """A completion of the given texts."""
         choices = [_choice(index, text, answer.finish) for index, text in enumerate(answer.texts)]
@@ -115,9 +127,7 @@ class CompletionsStream(ChoiceStream):
     max_choices = 1024
 
     def __init__(self, request: Json) -> None:
-        prompt = request.get("prompt")
-        several = isinstance(prompt, list) and any(not isinstance(each, int) for each in prompt)
-        super().__init__(request, prompts=len(expected(prompt, list, ("prompt",))) if several else 1)
+        super().__init__(request, prompts=_prompts(request))
 
     def _chunk(self, head: Json, index: int, *, finish: str) -> Json:
         return {**head, "choices": [_choice(index, "", finish)]}
@@ -134,6 +144,14 @@ class CompletionsStream(ChoiceStream):
         if not choice.keys() <= PLAIN_OF_CHOICE:
             found += other_texts((index,), choice, PLAIN_OF_CHOICE)
         return found
+
+
+def _prompts(body: Json) -> int:
+    """How many prompts a request brings; a list of integers is one of token ids."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and any(not isinstance(each, int) for each in prompt):
+        return len(prompt)
+    return 1
 
 
 def _read_prompt(found: Collector, prompt: object) -> None:

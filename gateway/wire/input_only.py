@@ -38,6 +38,10 @@ class InputOnly:
         """Raises ``NotImplementedError``: there is no place for an instruction."""
         raise NotImplementedError("this surface takes no instructions: block in place of a guarded prompt")
 
+    def choices(self, body: Json) -> int:
+        """One."""
+        return 1
+
     def answer(self, answer: Answer) -> NoReturn:
         """Raises ``NotImplementedError``: there is no place for an answer."""
         raise NotImplementedError("this surface does not speak: block with an error")

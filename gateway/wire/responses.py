@@ -86,6 +86,10 @@ class Responses:
             asked = [{"role": "user", "content": asked}]
         return {**body, "input": [{"role": "developer", "content": instruction}, *(asked or ())]}
 
+    def choices(self, body: Json) -> int:
+        """One: the API has no choices."""
+        return 1
+
     def answer(self, answer: Answer) -> Json:
         """A whole response that says ``answer.texts``; ``whole_answer`` tells how a refusal is said."""
         return whole_answer(answer)

@@ -133,6 +133,9 @@ class Surface(Protocol):
     def instruct(self, body: Json, instruction: str) -> Json:
         """A copy of the request with a safety instruction put before what the model reads."""
 
+    def choices(self, body: Json) -> int:
+        """How many replies a request asks for; bounded."""
+
     def answer(self, answer: Answer) -> Json:
         """A whole reply that says ``answer.texts``."""
 

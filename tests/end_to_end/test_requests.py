@@ -121,6 +121,11 @@ async def test_a_refusal_fills_every_choice_that_was_asked_for(name: str, stream
     assert heard.endings == ("content_filter",) * 3
 
 
+async def test_a_refusal_answers_each_prompt(callers: Callers) -> None:
+    reply = await (await callers("refusal")).openai.completions.create(model="m", prompt=["Go on.", BAD_REQUEST], n=2)
+    assert [choice.index for choice in reply.choices] == [0, 1, 2, 3]
+
+
 # Redaction of documents.
 
 

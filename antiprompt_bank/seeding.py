@@ -49,7 +49,7 @@ def load(
         return BankStore(Path(path)).load(version, device=device, threads=threads)
     cache = Path(cache_dir) if cache_dir is not None else user_cache_path("antiprompt")
     store = BankStore(cache / "seed" / _seed_key())
-    export = cache / "encoders" / DEFAULT_ID.replace(":", "-")
+    export = cache / "encoders" / f"{DEFAULT_ID.replace(':', '-')}-{_export_key()}"
     with _locked(cache / "seed.lock"):
         try:
             return store.load(version, device=device, threads=threads)
@@ -91,6 +91,14 @@ def _seed_key() -> str:
     for file in (*_seed_files(), *sorted(_PACKAGE.glob("*.py"))):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _export_key() -> str:
+    """Names what an export follows from beside the model: the code that writes it, whose form may change."""
+    digest = hashlib.sha256()
+    for name in ("encoder_torch.py", "model_files.py"):
+        digest.update((_PACKAGE / name).read_bytes())
+    return digest.hexdigest()[:8]
 
 
 @contextmanager

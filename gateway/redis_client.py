@@ -29,7 +29,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.errors import StateUnavailable
 from gateway.redis_keys import INSTALLATION_SECRET
-from gateway.redis_server import DataDirInUse, RedisServer
+from gateway.redis_server import LOCK_TIMEOUT_S, DataDirInUse, RedisServer
 from gateway.settings import RedisSettings
 from gateway.telemetry import logger
 
@@ -39,6 +39,7 @@ Field: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
 """What the names and values of a hash or a stream entry may be."""
 
 PROBE_S = 0.2
+ATTACH_AFTER_S = 0.2  # a gateway that runs holds its lock for good, so a command need not wait for it
 MIN_VERSION = (6, 2)
 
 
@@ -193,7 +194,7 @@ class RedisClient:
     async def _start_server(self) -> str:
         assert self.server is not None
         try:
-            await self.server.start()
+            await self.server.start(lock_timeout_s=ATTACH_AFTER_S if self._attach else LOCK_TIMEOUT_S)
         except DataDirInUse:
             if not self._attach:
                 raise

@@ -138,14 +138,16 @@ class RedisServer:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else self._adopted_pid
 
-    async def start(self) -> None:
+    async def start(self, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
         """Take the folder's lock, then take over the server that runs there, or start one and wait until it answers.
+
+        ``lock_timeout_s`` bounds the wait for another process that has the lock.
 
         Raises ``DataDirInUse`` or ``RedisServerError``.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
-        await self._take_lock()
+        await self._take_lock(lock_timeout_s)
         try:
             await self._adopt_or_launch()
         except BaseException:
@@ -181,9 +183,9 @@ class RedisServer:
         self._process = self._adopted_pid = None
         self._release_lock()
 
-    async def _take_lock(self) -> None:
+    async def _take_lock(self, timeout_s: float) -> None:
         lock = (self.directory / "gateway.lock").open("a+", encoding="utf-8")
-        deadline = asyncio.get_running_loop().time() + LOCK_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

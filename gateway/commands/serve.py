@@ -21,6 +21,8 @@ from gateway.commands.console import FAILURES, err, fail, settings_or_fail
 from gateway.demo import running_demo
 from gateway.errors import HeadTooLarge
 from gateway.parts import Readiness
+from gateway.policy import Policy
+from gateway.policy_file import DEFAULT_POLICY_FILE
 from gateway.redis_client import RedisClient
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import configure_logs
@@ -37,6 +39,8 @@ def serve() -> None:
     settings = settings_or_fail()
     configure_logs(format=settings.log_format, level=settings.log_level)
     try:
+        # Read here as well, because what goes wrong inside the server is told with a traceback.
+        Policy.from_yaml((settings.policy_file or DEFAULT_POLICY_FILE).read_text("utf-8"))
         asyncio.run(_check_listen(settings))
         with ExitStack() as stack:
             base_url = settings.upstream.base_url
@@ -82,6 +86,8 @@ def _run(settings: Settings, base_url: str) -> None:
         demonstration=settings.upstream.base_url is None,
     )
     server.run()
+    if not server.started:
+        fail("the gateway did not start; the lines above say why")
 
 
 class _Server(uvicorn.Server):

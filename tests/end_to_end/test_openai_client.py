@@ -242,7 +242,7 @@ async def test_the_helpers_for_parsing_and_streams_raise_what_they_have_for_filt
     through: Official, upstream: ScriptedUpstream
 ) -> None:
     loaf = Loaf(name=BAD_REPLY, minutes=LOAF.minutes).model_dump_json()
-    upstream.on("/chat/completions", whole(chat_completion(loaf)), stream(*chat_stream(loaf)))
+    upstream.on("/chat/completions", whole(chat_completion(loaf)), stream(*chat_stream(loaf, size=len(loaf))))
     with pytest.raises(openai.ContentFilterFinishReasonError):
         await through.ask(lambda c: c.chat.completions.parse(**CHAT, response_format=Loaf))
     with pytest.raises(openai.ContentFilterFinishReasonError):

@@ -48,13 +48,8 @@ from gateway.policy_records import (
     check_words,
 )
 from gateway.redis_client import RedisClient
-from gateway.redis_keys import Key
+from gateway.redis_keys import POLICY, POLICY_BREAK_GLASS, POLICY_CURRENT, POLICY_HISTORY
 from gateway.telemetry import logger
-
-VERSION = Key("antiprompt:{policy}:version:%s", "string", "One policy by its version: its YAML", "for ever")
-CURRENT = Key("antiprompt:{policy}:current", "string", "The version in force, source, author, note (JSON)", "for ever")
-HISTORY = Key("antiprompt:{policy}:history", "stream", "Who did what to the policy, and why", "newest 1,000,000")
-BREAK_GLASS = Key("antiprompt:{policy}:break_glass", "string", "Who put all into shadow, and why", "at most 24 hours")
 
 MAX_BREAK_GLASS: Final = timedelta(hours=24)
 HISTORY_MAX_ENTRIES: Final = 1_000_000
@@ -126,12 +121,12 @@ class PolicyStore:
         with self._redis.guard() as redis:
             try:
                 pipe = redis.pipeline(transaction=False)
-                pipe.get(CURRENT())
-                pipe.get(BREAK_GLASS())
-                pipe.pttl(BREAK_GLASS())
+                pipe.get(POLICY_CURRENT())
+                pipe.get(POLICY_BREAK_GLASS())
+                pipe.pttl(POLICY_BREAK_GLASS())
                 current, glass, lifetime_ms = await pipe.execute()
                 in_force = InForce.from_json(current) if current is not None else None
-                text = None if in_force is None or self._has(in_force) else await redis.get(VERSION(in_force.version))
+                text = None if in_force is None or self._has(in_force) else await redis.get(POLICY(in_force.version))
                 self._note_break_glass(glass, lifetime_ms)
             except (ResponseError, ValueError) as error:
                 return self._complain(f"what Redis holds in the policy's place cannot be read: {error}")
@@ -158,7 +153,7 @@ class PolicyStore:
                 return self._read_file()[1]
             version = self._in_force.version
         with self._redis.guard() as redis:
-            text = await redis.get(VERSION(version))
+            text = await redis.get(POLICY(version))
         if text is None:
             raise NotFound(f"there is no policy {version!r}; `antiprompt policy history` shows all")
         return str(text)
@@ -170,7 +165,7 @@ class PolicyStore:
     async def audit(self, *, limit: int = 100) -> Sequence[AuditEntry]:
         """Everything that was done, newest first."""
         with self._redis.guard() as redis:
-            rows: Any = await redis.xrevrange(HISTORY(), count=limit)
+            rows: Any = await redis.xrevrange(POLICY_HISTORY(), count=limit)
         return [AuditEntry.from_stream(id, row) for id, row in rows]
 
     async def break_glass(self, lifetime: timedelta, *, author: str, reason: str) -> BreakGlass:
@@ -182,7 +177,7 @@ class PolicyStore:
         row = audit_row(Event.BREAK_GLASS, self.current.version, author, reason, lifetime.total_seconds() / 60)
         with self._redis.guard() as redis:
             pipe = redis.pipeline(transaction=True)
-            pipe.set(BREAK_GLASS(), glass.to_json(), px=lifetime)
+            pipe.set(POLICY_BREAK_GLASS(), glass.to_json(), px=lifetime)
             _note(pipe, row)
             await pipe.execute()
         await self.refresh()
@@ -192,10 +187,10 @@ class PolicyStore:
         """End break-glass before its time. Says whether there was one."""
         self._check_change(author, note)
         with self._redis.guard() as redis:
-            if not await redis.exists(BREAK_GLASS()):
+            if not await redis.exists(POLICY_BREAK_GLASS()):
                 return False
             pipe = redis.pipeline(transaction=True)
-            pipe.delete(BREAK_GLASS())
+            pipe.delete(POLICY_BREAK_GLASS())
             _note(pipe, audit_row(Event.RESTORE, self.current.version, author, note))
             await pipe.execute()
         await self.refresh()
@@ -230,8 +225,8 @@ class PolicyStore:
         with self._redis.guard() as redis:
             async with redis.pipeline(transaction=True) as pipe:
                 try:
-                    await pipe.watch(CURRENT())
-                    held: Any = await pipe.get(CURRENT())
+                    await pipe.watch(POLICY_CURRENT())
+                    held: Any = await pipe.get(POLICY_CURRENT())
                     before = InForce.from_json(held) if held is not None else None
                     if before is None or (before.source == FILE and before.version != policy.version):
                         pipe.multi()  # type: ignore[no-untyped-call]
@@ -313,10 +308,10 @@ class PolicyStore:
 
 
 def _store(pipe: Any, event: Event, in_force: InForce, text: str) -> None:
-    pipe.set(VERSION(in_force.version), text)
-    pipe.set(CURRENT(), in_force.to_json())
+    pipe.set(POLICY(in_force.version), text)
+    pipe.set(POLICY_CURRENT(), in_force.to_json())
     _note(pipe, audit_row(event, in_force.version, in_force.author, in_force.note))
 
 
 def _note(pipe: Any, row: Any) -> None:
-    pipe.xadd(HISTORY(), row, maxlen=HISTORY_MAX_ENTRIES)
+    pipe.xadd(POLICY_HISTORY(), row, maxlen=HISTORY_MAX_ENTRIES)

@@ -68,6 +68,15 @@ EXCHANGE_SIZES = Key(
 JUDGED = Key("antiprompt:judged:%s:%s", "string", "Tenant, digest of a text that was acted on -> action", "30 days")
 ISSUED = Key("antiprompt:issued:%s:%s", "string", "Tenant, id the upstream gave out to it -> 1", "30 days")
 
+POLICY = Key("antiprompt:{policy}:version:%s", "string", "One policy by its version: its YAML", "for ever")
+POLICY_CURRENT = Key(
+    "antiprompt:{policy}:current", "string", "The policy in force: version, source, author, note (JSON)", "for ever"
+)
+POLICY_HISTORY = Key("antiprompt:{policy}:history", "stream", "Who did what to the policy, and why", "newest 1,000,000")
+POLICY_BREAK_GLASS = Key(
+    "antiprompt:{policy}:break_glass", "string", "Who put everything into shadow, and why (JSON)", "at most 24 hours"
+)
+
 RATE = Key("antiprompt:{rate:%s}:%s", "hash", "Of whom, what is counted -> use, this window and last", "2 windows")
 AUDIT = Key("antiprompt:audit", "stream", "What administrators did: erasures; numbers, no text", "newest 1,000,000")
 

@@ -7,14 +7,18 @@ an odd encoding that another parser reads differently cannot smuggle a text past
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.errors import BadRequest, TooLarge
 from gateway.settings import LimitSettings
+
+_LONG_NUMBER: Final = re.compile(rb"\d{19}")
 
 
 async def read_json(request: Request, limits: LimitSettings) -> dict[str, Any]:
@@ -69,7 +73,22 @@ def parse_object(raw: bytes, max_depth: int) -> dict[str, Any]:
     # Counting brackets is cheap, and most bodies have fewer than the limit allows to nest.
     if raw.count(b"{") + raw.count(b"[") > max_depth and _depth_over(value, max_depth):
         raise TooLarge(f"the body nests deeper than {max_depth} levels")
+    if _LONG_NUMBER.search(raw) and _has_long_integer(raw):
+        # orjson reads it as a float, and what goes upstream would be another number than what came.
+        raise BadRequest("the body holds an integer of more than 64 bits; send it as a string")
     return value
+
+
+def _has_long_integer(raw: bytes) -> bool:
+    found = False
+
+    def integer(digits: str) -> int:
+        nonlocal found
+        found = found or len(digits) > 20 or not -(2**63) <= int(digits) < 2**64
+        return 0
+
+    json.loads(raw, parse_int=integer)
+    return found
 
 
 def _depth_over(value: Any, limit: int) -> bool:

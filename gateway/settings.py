@@ -128,7 +128,6 @@ class FlagSettings(_Group):
     per_key_per_hour: int = Field(600, ge=1, le=100_000_000, description="Flags by one key in an hour; more is 429.")
     per_end_user_per_hour: int = Field(60, ge=1, le=100_000_000, description="Flags by one end user in an hour.")
     max_spool_bytes: int = Field(256 << 20, ge=4096, le=1 << 40, description="Largest spool; a full one is 503.")
-    retention_days: int = Field(365, ge=1, le=36_500, description="How long decided flags are kept.")
 
 
 class RetentionSettings(_Group):

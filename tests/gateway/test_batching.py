@@ -20,9 +20,7 @@ Work = Callable[[list[int]], Sequence[int]]
 async def batcher(
     work: Work, *, max_batch: int = 4, max_queue: int = 100, timeout_s: float = 5.0
 ) -> AsyncIterator[Batcher[int, int]]:
-    made = Batcher(
-        work, threads=1, max_batch=max_batch, max_queue=max_queue, timeout_s=timeout_s, metrics=Metrics()
-    )
+    made = Batcher(work, threads=1, max_batch=max_batch, max_queue=max_queue, timeout_s=timeout_s, metrics=Metrics())
     made.start()
     try:
         yield made

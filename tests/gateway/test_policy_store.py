@@ -11,8 +11,9 @@ from gateway.errors import Forbidden, NotFound, StateUnavailable
 from gateway.policy import Action, Policy, PolicyError, Strictness
 from gateway.policy_file import DEFAULT_POLICY_FILE
 from gateway.policy_records import BreakGlass, Event
-from gateway.policy_store import BREAK_GLASS, CURRENT, HISTORY, VERSION, PolicyStore
+from gateway.policy_store import PolicyStore
 from gateway.redis_client import RedisClient
+from gateway.redis_keys import POLICY, POLICY_BREAK_GLASS, POLICY_CURRENT, POLICY_HISTORY
 from gateway.settings import RedisSettings
 from tests.conftest import RealRedis
 from tests.gateway.scores import finding
@@ -197,13 +198,13 @@ async def test_who_and_why_must_be_said(store: PolicyStore, author: str, note: s
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (lambda r: r.set(VERSION(version(SECOND)), "mode: maybe"), "cannot be used by this gateway"),
-        (lambda r: r.set(VERSION(version(SECOND)), THIRD), "is not the text that was published"),
-        (lambda r: r.delete(VERSION(version(SECOND))), "is missing from Redis"),
-        (lambda r: r.set(CURRENT(), "no JSON"), "cannot be read"),
-        (lambda r: r.set(CURRENT(), "[]"), "cannot be read"),
-        (lambda r: r.set(CURRENT(), '{"version": 3}'), "cannot be read"),
-        (lambda r: r.set(BREAK_GLASS(), "no JSON", ex=60), "cannot be read"),
+        (lambda r: r.set(POLICY(version(SECOND)), "mode: maybe"), "cannot be used by this gateway"),
+        (lambda r: r.set(POLICY(version(SECOND)), THIRD), "is not the text that was published"),
+        (lambda r: r.delete(POLICY(version(SECOND))), "is missing from Redis"),
+        (lambda r: r.set(POLICY_CURRENT(), "no JSON"), "cannot be read"),
+        (lambda r: r.set(POLICY_CURRENT(), "[]"), "cannot be read"),
+        (lambda r: r.set(POLICY_CURRENT(), '{"version": 3}'), "cannot be read"),
+        (lambda r: r.set(POLICY_BREAK_GLASS(), "no JSON", ex=60), "cannot be read"),
     ],
 )
 async def test_a_bad_stored_policy_never_replaces_a_good_one(
@@ -223,7 +224,7 @@ async def test_a_bad_stored_policy_never_replaces_a_good_one(
         assert store.current.version == version(FIRST)
         assert not store.current.break_glass
         with redis_client.guard() as redis:
-            await redis.delete(BREAK_GLASS())
+            await redis.delete(POLICY_BREAK_GLASS())
         await writer.publish(THIRD, author="ann", note="mend it")
         await until(lambda: store.current.version == version(THIRD))
     assert store.status.problem is None
@@ -231,8 +232,8 @@ async def test_a_bad_stored_policy_never_replaces_a_good_one(
 
 async def test_a_key_of_a_wrong_type_is_told_and_survived(store: PolicyStore, redis_client: RedisClient) -> None:
     with redis_client.guard() as redis:
-        await redis.delete(CURRENT())
-        await redis.lpush(CURRENT(), "x")
+        await redis.delete(POLICY_CURRENT())
+        await redis.lpush(POLICY_CURRENT(), "x")
     async with following(store):
         await until(lambda: store.status.problem is not None)
     assert store.current.version == version(FIRST)
@@ -252,7 +253,7 @@ async def test_a_damaged_version_can_be_published_again(
     other = await another(redis_client, file)
     await other.publish(SECOND, author="ann", note="x")
     with redis_client.guard() as redis:
-        await redis.set(VERSION(version(SECOND)), "mode: maybe")
+        await redis.set(POLICY(version(SECOND)), "mode: maybe")
     for _ in range(2):
         await store.refresh()
         assert store.status.problem is not None
@@ -287,7 +288,7 @@ async def test_break_glass_puts_every_gateway_into_shadow_and_is_audited(
     )
     assert entry.version == version(FIRST)
     with redis_client.guard() as redis:
-        assert 0 < await redis.ttl(BREAK_GLASS()) <= 90 * 60
+        assert 0 < await redis.ttl(POLICY_BREAK_GLASS()) <= 90 * 60
 
 
 async def test_break_glass_can_be_ended_and_that_is_audited_too(store: PolicyStore) -> None:
@@ -304,7 +305,7 @@ async def test_break_glass_ends_by_itself(store: PolicyStore, redis_client: Redi
     await store.break_glass(ONE_HOUR, author="ann", reason="x")
     async with following(store):
         with redis_client.guard() as redis:
-            await redis.pexpire(BREAK_GLASS(), 30)
+            await redis.pexpire(POLICY_BREAK_GLASS(), 30)
         await until(lambda: not store.current.break_glass)
     assert store.status.break_glass is None
 
@@ -329,7 +330,7 @@ async def test_break_glass_set_past_the_store_is_not_for_ever(
     store: PolicyStore, redis_client: RedisClient, lifetime_s: int | None
 ) -> None:
     with redis_client.guard() as redis:
-        await redis.set(BREAK_GLASS(), '{"author": "mallory", "reason": "x"}', ex=lifetime_s)
+        await redis.set(POLICY_BREAK_GLASS(), '{"author": "mallory", "reason": "x"}', ex=lifetime_s)
     await store.refresh()
     if lifetime_s is None:
         assert not store.current.break_glass
@@ -406,7 +407,7 @@ async def test_break_glass_ends_in_time_while_redis_is_away(
     store = await another(mortal_client, file)
     await store.break_glass(ONE_HOUR, author="ann", reason="x")
     with mortal_client.guard() as redis:
-        await redis.pexpire(BREAK_GLASS(), 300)
+        await redis.pexpire(POLICY_BREAK_GLASS(), 300)
     await store.refresh()
     assert store.current.break_glass
     async with following(store):
@@ -432,7 +433,8 @@ async def test_a_gateway_that_starts_without_redis_serves_the_file_and_catches_u
 async def test_the_keys_are_as_the_table_says(store: PolicyStore, redis_client: RedisClient) -> None:
     await store.break_glass(ONE_HOUR, author="ann", reason="x")
     table = {
-        key(*[version(FIRST)] * key.pattern.count("%s")): key.type for key in (VERSION, CURRENT, HISTORY, BREAK_GLASS)
+        key(*[version(FIRST)] * key.pattern.count("%s")): key.type
+        for key in (POLICY, POLICY_CURRENT, POLICY_HISTORY, POLICY_BREAK_GLASS)
     }
     with redis_client.guard() as redis:
         held = {key async for key in redis.scan_iter("antiprompt:{policy}:*")}

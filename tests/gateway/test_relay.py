@@ -96,7 +96,7 @@ async def released(relay: Relay) -> bytes:
 
 async def collect(relay: Relay, out: list[bytes]) -> None:
     async for chunk in relay.released():
-        out.append(chunk)
+        out += [chunk]
 
 
 def content_of(data: bytes) -> str:

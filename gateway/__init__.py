@@ -2,17 +2,26 @@
 
 The path of a request, and who does what on it:
 
-``app``            builds every part once and puts the routes together
-``auth``           client key -> Principal (tenant, limits)
-``proxy``          the only place where the order of the steps is written
-``conversation``   which texts of a request are new, which are old, what is screened together
+``commands``       what the ``antiprompt`` command can do (``cli`` puts it together)
+``app``            create_app: the routes, one handler for every error, the edge of the process
+``parts``          everything a process is made of, built once, started and stopped in order
+``auth``           client key -> Principal (tenant, limits); ``client_keys`` and ``quotas`` beside it
+``proxy``          the order of the steps, request side; ``replies`` the reply side; ``endpoints`` our own routes
+``request_body``   bodies within their limits, parsed strictly
 ``wire``           which texts a body holds, where, and how to answer in its shape
-``screening``      texts -> risks, through the cache, the batcher and the bank
-``policy``         risks -> allow, flag, rewrite or block
-``corrections``    what a rewrite puts in the place of a text; ``refusals`` how a block is worded
-``upstream``       the model behind the gateway
-``relay``          a streamed reply, held back until it has been screened (``streaming``)
-``cases``          what was decided and why; ``flags`` what people or policy want reviewed
+``conversation``   which texts of a request are new, which are old, what is screened together
+``judgement``      a request or a reply, screened and put to the policy
+``screening``      texts -> scores, through the cache, ``batching`` and the bank
+``policy``         scores -> allow, flag, rewrite or block (``policy_file`` reads, ``ruling`` matches, ``policy_store``
+                   keeps versions)
+``corrections``    what a rewrite puts in the place of a text; ``refusals`` how a block is worded; ``answers`` both in
+                   the shape of a reply
+``upstream``       the model behind the gateway, through ``http_client``
+``relay``          a streamed reply, held back (``holdback``) until it was screened, event by event (``streaming``)
+``exchange``       what is known of one request while it is under way; ``bookkeeping`` what it leaves behind
+``cases``          what was decided and why; ``flags`` (and their ``spool``) what people or policy want reviewed;
+                   ``history`` what a tenant has met before; ``erasure`` a person's text leaves them all
+``redis_client``   the one connection to Redis (``redis_server`` the private one, ``redis_keys`` every key)
 
 Arrows run one way; the contract stands in ``pyproject.toml`` and is checked by the test command.
 """

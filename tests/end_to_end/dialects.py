@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -220,8 +220,3 @@ def _ending(response: Any) -> str:
         reason: str = response.incomplete_details.reason
         return reason
     return {"completed": "stop"}.get(response.status, response.status)
-
-
-def spoken_by(dialects: Sequence[Dialect]) -> list[Dialect]:
-    """Those whose replies have a place for words of ours."""
-    return [dialect for dialect in dialects if dialect.surface.speaks]

@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
+from hypothesis import settings
 from pydantic import SecretStr
 
 from gateway.redis_client import RedisClient
 from gateway.redis_server import arguments, find_binary
 from gateway.settings import RedisSettings
+
+# Continuous integration looks at the same examples each time, so that what lands does not depend on luck; everywhere
+# else hypothesis goes on searching.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 class RealRedis:

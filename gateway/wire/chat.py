@@ -234,7 +234,7 @@ def _read_part(found: Collector, place: Place, part: object) -> None:
     for name in ("text", "refusal"):
         if fields.get(name) is not None:
             found.text((*place, name), fields[name])
-    if type_ in _TEXT_PARTS or (type_ is None and "text" in fields):
+    if (isinstance(type_, str) and type_ in _TEXT_PARTS) or (type_ is None and "text" in fields):
         return
     kind = _PART_KINDS.get(type_) if isinstance(type_, str) else None
     found.unreadable(place, kind or "other")

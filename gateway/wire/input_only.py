@@ -71,7 +71,7 @@ class MediaStream:
     def read(self, name: str | None, payload: Json) -> Sequence[Delta]:
         """Whatever text the event holds beside the media, each on a channel of its own."""
         kind = payload.get("type", name)
-        if kind in self._last:
+        if isinstance(kind, str) and kind in self._last:
             self._open -= 1
         self.ended = self.ended or self._open <= 0 or kind == "error" or "error" in payload
         rest = {key: value for key, value in payload.items() if key not in self._fixed}

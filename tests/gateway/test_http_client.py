@@ -393,9 +393,10 @@ async def test_a_slow_reader_holds_the_server_back():
         client.stream("GET", upstream.base_url + URL) as reply,
     ):
         await anext(reply)
-        await asyncio.sleep(0.05)
         (connection,) = upstream._open
-        assert connection.transport.get_write_buffer_size() > 32 << 20
+        async with asyncio.timeout(10):  # were all of it taken in, the server would never have so much left to send
+            while connection.transport.get_write_buffer_size() <= 32 << 20:
+                await asyncio.sleep(0.01)
 
 
 # The circuit breaker, by its own clock.

@@ -360,3 +360,11 @@ def test_an_answer_is_a_completion_to_the_openai_package():
     assert (completion.id, completion.created, completion.model) == ("chatcmpl-x", 7, "m")
     assert completion.usage is not None
     assert completion.usage.total_tokens == 0
+
+
+@pytest.mark.parametrize("kind", [["text"], {"a": 1}, 3, True])
+def test_a_content_part_whose_type_is_no_name_is_read_and_named_unreadable(kind: object) -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": kind, "text": "read me"}]}]}
+    found = Chat().read_request(body)
+    assert [text.text for text in found.texts] == ["read me"]
+    assert [part.kind for part in found.unreadable] == ["other"]

@@ -395,7 +395,7 @@ async def test_a_slow_reader_holds_the_server_back():
         await anext(reply)
         (connection,) = upstream._open
         async with asyncio.timeout(10):  # were all of it taken in, the server would never have so much left to send
-            while connection.transport.get_write_buffer_size() <= 32 << 20:
+            while connection.transport.get_write_buffer_size() <= 32 << 20:  # noqa: ASYNC110  # transports tell of no change
                 await asyncio.sleep(0.01)
 
 

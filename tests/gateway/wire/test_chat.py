@@ -366,5 +366,5 @@ def test_an_answer_is_a_completion_to_the_openai_package():
 def test_a_content_part_whose_type_is_no_name_is_read_and_named_unreadable(kind: object) -> None:
     body = {"messages": [{"role": "user", "content": [{"type": kind, "text": "read me"}]}]}
     found = Chat().read_request(body)
-    assert [text.text for text in found.texts] == ["read me"]
+    assert "read me" in [text.text for text in found.texts]
     assert [part.kind for part in found.unreadable] == ["other"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from antiprompt_bank import BankError
 from gateway.errors import GatewayError
@@ -73,7 +73,10 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Rows for people; ``empty`` is said where there are none."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    # The first column names the row and is for copying: it is never cut.
+    first, *others = columns
+    name = Column(first, no_wrap=True)
+    table = Table(name, *others, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     if table.row_count:

@@ -151,7 +151,7 @@ def test_a_warning_that_passed_still_does(seed_bank: Bank, policy: Policy, answe
 
 @pytest.mark.xfail(strict=True, reason="the plain encoder tells an answer's topic, not its advice: 72 % and 29 %")
 def test_answers_written_blind_are_told_apart(seed_bank: Bank, policy: Policy) -> None:
-    """The aim, on the wordings that were written when the seed was closed and scored once. Without this mark, done."""
+    """The aim, on wordings that were written when the seed was closed: no exemplar was added after they were scored."""
     dangerous = share(actions(seed_bank, policy, DANGEROUS[SEEN:]), Action.REWRITE, Action.BLOCK)
     safe = share(actions(seed_bank, policy, SAFE[SEEN:]), Action.ALLOW, Action.FLAG)
     assert min(dangerous, safe) >= SHARE, f"{dangerous:.1%} of dangerous answers replaced, {safe:.1%} of safe ones pass"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from antiprompt_bank.dedupe import near_copies, normalised
 from antiprompt_bank.hazards import HAZARDS
 from antiprompt_bank.records import Antiprompt, Kind, Label
 
@@ -24,19 +24,26 @@ PUBLIC_DIR = Path(os.environ.get("SAMPLES_DIR") or ROOT.parent / "shared" / "dat
 EVERYDAY = "everyday"
 SCRIPTS = {
     "ar": {"ARABIC"},
-    "hi": {"DEVANAGARI"},
+    "bn": {"BENGALI"},
+    "el": {"GREEK"},
+    "fa": {"ARABIC"},
+    "hi": {"DEVANAGARI", "LATIN"},  # often written in Latin letters
     "ja": {"CJK", "HIRAGANA", "KATAKANA"},
+    "ko": {"HANGUL"},
     "ru": {"CYRILLIC"},
+    "th": {"THAI"},
+    "uk": {"CYRILLIC"},
     "zh": {"CJK"},
 }
 """Unicode script of the languages that are not written in Latin letters."""
+
+BROAD = {"ar", "de", "es", "fr", "hi", "it", "ja", "pt", "ru", "zh"}
+"""Languages with more answers than the twelve that came later."""
 
 LEAST_HARMFUL = {slug: 20 for slug, hazard in HAZARDS.items() if hazard.carries_text} | {
     "jailbreak": 30,
     "prompt_leak": 15,
 }
-NEAR_COPY = 0.7
-GRAM_LENGTH = 5
 
 
 def rows_of(path: Path) -> list[Antiprompt]:
@@ -188,9 +195,10 @@ def test_no_language_of_an_answer_stands_for_harm() -> None:
     )
     assert len(harmful) >= 11
     for language in set(harmful) - {"en"}:
-        assert harmful[language] >= 6, language
+        least_harmful, least_everyday = (6, 8) if language in BROAD else (4, 2)
+        assert harmful[language] >= least_harmful, language
         assert good[language] >= harmful[language], language
-        assert everyday[language] >= 8, language
+        assert everyday[language] >= least_everyday, language
 
 
 # ---- languages
@@ -233,44 +241,6 @@ def test_the_data_card_shows_the_counts_that_its_command_prints() -> None:
 
 
 # ---- originality
-
-
-def normalised(text: str) -> str:
-    return " ".join(re.sub(r"[^\w\s]", " ", unicodedata.normalize("NFKC", text).casefold()).split())
-
-
-def grams(text: str) -> set[str]:
-    """The distinct runs of five characters of a normalised text (itself, if it is shorter)."""
-    return {text[i : i + GRAM_LENGTH] for i in range(max(1, len(text) - GRAM_LENGTH + 1))}
-
-
-def near_copies(ours: Iterable[str], public: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs (ours, public) that are equal once normalised, or share more than 0.7 of their five-character runs.
-
-    Each of our texts is indexed by its rarest runs only, just enough of them that a near copy must hold one (prefix
-    filtering, Chaudhuri et al. 2006); public texts of twice our longest are not copies and are passed over.
-    """
-    mine = [(text, grams(normalised(text))) for text in ours]
-    frequency = Counter(run for _, runs in mine for run in runs)
-    index: dict[str, list[int]] = defaultdict(list)
-    for number, (_, runs) in enumerate(mine):
-        rarest = sorted(runs, key=lambda run: (frequency[run], run))
-        for run in rarest[: len(runs) - math.ceil(NEAR_COPY * len(runs)) + 1]:
-            index[run].append(number)
-    known, most_chars = set(index), 2 * max(len(text) for text, _ in mine)
-    found = []
-    for text in public:
-        if len(text) > most_chars:
-            continue
-        theirs = grams(normalised(text))
-        for number in {number for run in known & theirs for number in index[run]}:
-            runs = mine[number][1]
-            if not NEAR_COPY * len(theirs) <= len(runs) <= len(theirs) / NEAR_COPY:
-                continue
-            both = len(runs & theirs)
-            if both > NEAR_COPY * (len(runs) + len(theirs) - both):
-                found.append((mine[number][0], text))
-    return found
 
 
 def public_texts(folder: Path) -> Iterator[str]:

@@ -19,6 +19,11 @@ from antiprompt_bank.lookalikes import LOOK_ALIKES, LOOSE, UPRIGHT
 _TAGS: Final = re.compile("[\U000e0020-\U000e007e]+\U000e007f?")
 _FLAG_TAGS: Final = frozenset({"gbeng", "gbsct", "gbwls"})
 _SELECTORS: Final = re.compile("[^\\w\\s\ufe00-\ufe0f\U000e0100-\U000e01ef]?([\ufe00-\ufe0f\U000e0100-\U000e01ef]{3,})")
+_SPREAD_SELECTORS: Final = re.compile(
+    "[^\\w\\s\ufe00-\ufe0f\U000e0100-\U000e01ef]?[\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+    "(?:[^\\w\ufe00-\ufe0f\U000e0100-\U000e01ef]{0,2}[\ufe00-\ufe0f\U000e0100-\U000e01ef]){3,}+"
+)
+_NO_SELECTOR: Final = re.compile("[^\ufe00-\ufe0f\U000e0100-\U000e01ef]+")
 _BIDI_OPEN: Final = frozenset("\u202a\u202b\u202d\u202e\u2066\u2067\u2068")
 _BIDI_CLOSE: Final = frozenset("\u202c\u2069")
 _BIDI_MAX_DEPTH: Final = 125  # UAX #9, BD2: deeper ones are ignored, which also keeps the work linear
@@ -69,18 +74,28 @@ def selectors(text: str) -> str:
     """Show the bytes smuggled in variation selectors behind a character, mostly an emoji.
 
     Selectors 1 to 256 stand for the bytes 0 to 255 of a text in UTF-8 (P. Butler, "Smuggling arbitrary data through
-    an emoji", 2025). A run that is no UTF-8 stays as it is.
+    an emoji", 2025). They may stand apart, each behind an emoji of its own, say, if what they say is printable: one
+    is behind many an emoji anyway. A run that is no UTF-8 stays as it is.
     """
-    return _SELECTORS.sub(_selector_run, text)
+    return _SPREAD_SELECTORS.sub(_spread_selectors, _SELECTORS.sub(_selector_run, text))
 
 
 def _selector_run(match: re.Match[str]) -> str:
-    codes = map(ord, match.group(1))
-    hidden = bytes(code - 0xFE00 if code < 0xE0000 else code - 0xE0100 + 16 for code in codes)
+    hidden = _selected(match.group(1))
+    return match.group() if hidden is None else hidden
+
+
+def _spread_selectors(match: re.Match[str]) -> str:
+    hidden = _selected(_NO_SELECTOR.sub("", match.group()))
+    return match.group() if hidden is None or not hidden.isprintable() else hidden
+
+
+def _selected(run: str) -> str | None:
+    hidden = bytes(code - 0xFE00 if code < 0xE0000 else code - 0xE0100 + 16 for code in map(ord, run))
     try:
         return hidden.decode()
     except UnicodeDecodeError:
-        return match.group()
+        return None
 
 
 def overrides(text: str) -> str:

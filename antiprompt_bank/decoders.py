@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import html
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -34,9 +35,11 @@ _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}+(?:\r?\n[A-Za-z0-9+/_-]{4,}+)*
 _BASE32: Final = re.compile(r"(?<![A-Za-z0-9])[A-Z2-7]{16,}+={0,6}")
 _MORSE: Final = re.compile(r"(?<!\S)[.·-]{1,6}(?:[ /|]{1,3}+[.·-]{1,6}(?![^\s/|])){3,}+")
 _SPACED: Final = re.compile(
-    r"(?<![^\W_])[^\W_](?:[ \n.*_~|-]{1,4}+(?:[^\W_](?![^\W_])|[,;:?!'](?!\S))){4,}+(?: {1,4}\.(?!\S))?",
+    # Up to eight: between words, two spaces between letters are five. Invisible characters and marks may be among them.
+    r"(?<![^\W_])[^\W_](?:[ \n.*_~|\u0300-\u036f\u200b-\u200d\u2060-]{1,8}+"
+    r"(?:[^\W_](?![^\W_])|[,;:?!'](?!\S))){4,}+(?: {1,4}\.(?!\S))?",
 )
-_GAP: Final = re.compile(r"[ \n.*_~|-]+")
+_GAP: Final = re.compile(r"[ \n.*_~|\u0300-\u036f\u200b-\u200d\u2060-]+")
 
 _MORSE_CODES: Final = (
     ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.. "
@@ -46,7 +49,10 @@ _MORSE_LETTERS: Final = dict(zip(_MORSE_CODES.split(), "abcdefghijklmnopqrstuvwx
 _LONG_ENOUGH_BYTES: Final = 12
 """From here on, chance makes neither well-formed UTF-8 nor a run of printable ASCII; a long word might before."""
 
+_LONG_ENOUGH_BASE64: Final = 16
 _LONG_NUMBER: Final = 48
+_LONG_SPACED: Final = 24
+_WRITTEN: Final = frozenset({"Mn", "Mc", "Me", "Cf"})
 _MAX_BITS: Final = 11.0
 """A decoded fragment with more bits to a pair of letters than this is no language (prose: 7.5, random letters: 12)."""
 
@@ -75,8 +81,8 @@ def _readable(data: bytes, *, evident: bool = True) -> str | None:
 
 
 def _is_written(char: str) -> bool:
-    """Whether words are written with it: a letter, a mark, white space, or (hidden once more) a tag or selector."""
-    return char.isalpha() or char.isspace() or unicodedata.category(char)[0] == "M" or char >= "\U000e0000"
+    """Whether words are written with it: a letter, a mark, white space, or (hidden once more) what is invisible."""
+    return char.isalpha() or char.isspace() or char in "\b\x7f" or unicodedata.category(char) in _WRITTEN
 
 
 def _read(text: str, pattern: re.Pattern[str], decode: Callable[[str], str | None]) -> str:
@@ -150,7 +156,8 @@ def hexadecimal(text: str) -> str:
 
 def _hex(run: str) -> str | None:
     digits = re.sub(r"0x|[^0-9A-Fa-f]", "", run)
-    decoded = _readable(bytes.fromhex(digits[: len(digits) & ~1]))
+    digits = digits[: len(digits) & ~1]
+    decoded = _readable(bytes.fromhex(digits)) or _readable(bytes.fromhex(digits[::-1]), evident=False)
     if decoded is None:
         return None
     if digits.isdigit() and len(digits) < _LONG_NUMBER and not re.fullmatch(r"[A-Za-z]+( [A-Za-z]+)+", decoded):
@@ -161,7 +168,8 @@ def _hex(run: str) -> str | None:
 
 def _decimal(run: str) -> str | None:
     codes = [int(code) for code in re.findall(r"\d+", run)]
-    return _readable(bytes(codes), evident=False) if max(codes) < 127 else None
+    # Low numbers are far more often numbers than control characters.
+    return _readable(bytes(codes), evident=False) if max(codes) < 127 and 8 not in codes else None
 
 
 def base64_text(text: str) -> str:
@@ -184,7 +192,16 @@ def _base64_line(run: str) -> str | None:
     digits = run.rstrip("=").replace("-", "+").replace("_", "/")
     if len(digits) % 4 == 1:
         return None
-    return _readable(base64.b64decode(digits + "=" * (-len(digits) % 4)))
+    padding = "=" * (-len(digits) % 4)
+    # No statistics of letters tell that a code was turned round or shifted: only decoding it does.
+    disguised = (_readable(base64.b64decode(read + padding), evident=False) for read in _undisguised(digits))
+    return _readable(base64.b64decode(digits + padding)) or next(filter(None, disguised), None)
+
+
+def _undisguised(digits: str) -> Iterator[str]:
+    if len(digits) >= _LONG_ENOUGH_BASE64:
+        yield digits[::-1]
+        yield codecs.encode(digits, "rot13")
 
 
 def _base32(run: str) -> str | None:
@@ -217,7 +234,9 @@ def spaced(text: str) -> str:
 
 
 def _joined(run: str) -> str | None:
-    if sum(map(str.isalpha, run)) < 0.6 * sum(map(str.isalnum, run)):
+    written = sum(map(str.isalnum, run))
+    # A long run may have letters written as digits too.
+    if sum(map(str.isalpha, run)) < (0.6 if written < _LONG_SPACED else 0.4) * written:
         return None
     gaps = Counter(_GAP.findall(run))
     between_letters = gaps.most_common(1)[0][0]

@@ -18,7 +18,7 @@ class Hazard:
     """One hazard.
 
     ``person_at_risk`` says that the person writing may be in danger, so that a refusal carries crisis help.
-    ``carries_text`` is false for the one hazard whose exemplars are never stored as text.
+    ``carries_text`` is false for hazards that have no exemplars as text. ``signal`` marks what is no harm by itself.
     """
 
     slug: str
@@ -27,7 +27,11 @@ class Hazard:
     openai: tuple[str, ...]
     person_at_risk: bool = False
     carries_text: bool = True
+    signal: bool = False
 
+
+UNREADABLE: Final = "unreadable"
+"""The slug of what looks encoded and could not be read: nobody knows what it says."""
 
 _ALL = (
     Hazard("violent_crimes", "Violent crimes", "S1", ("violence", "illicit/violent")),
@@ -54,10 +58,11 @@ _ALL = (
     Hazard("prompt_injection", "Prompt injection", None, ()),
     Hazard("indirect_injection", "Indirect prompt injection (in documents and tool results)", None, ()),
     Hazard("prompt_leak", "Leak of instructions or secrets", None, ()),
+    Hazard(UNREADABLE, "Unreadable encoded passage", None, (), carries_text=False, signal=True),
 )
 
 HAZARDS: Final[Mapping[str, Hazard]] = MappingProxyType({hazard.slug: hazard for hazard in _ALL})
-"""Every hazard by slug, in the order of the MLCommons categories, attacks on the model last."""
+"""Every hazard by slug, in the order of the MLCommons categories, attacks on the model behind them."""
 
 OPENAI_CATEGORIES: Final = (
     "harassment",

@@ -56,7 +56,7 @@ _ENCIPHERED: Final[_Stage] = (
 _STAGES: Final = (_ENCODED, _ENCODED, _ENCIPHERED, _ENCODED, _ENCIPHERED)
 
 _UNUSUAL: Final = re.compile("[^A-Za-z \\n.,;:'\"?!()\u2010-\u2015\u2018-\u201f\u2026-]")
-_SET_APART: Final = re.compile(r"[ .\n-][A-Za-z][ .\n-]{1,4}+[A-Za-z][ .\n-]{1,4}+[A-Za-z][ .\n-]")
+_SET_APART: Final = re.compile(r"[ .\n-][A-Za-z][ .\n-]{1,8}+[A-Za-z][ .\n-]{1,8}+[A-Za-z][ .\n-]")
 """What plain prose has not: other characters than these, letters set apart. Two patterns, as one is slower."""
 
 

@@ -1,12 +1,26 @@
-"""Windows: a view's tokens cut into overlapping pieces that an encoder can read whole."""
+"""Windows: a view's tokens cut into pieces that an encoder can read whole: overlapping ones, and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import Final, Protocol
 
 from antiprompt_bank.views import View
+
+_SENTENCE_END: Final = re.compile(
+    # Marks of scripts that put a space behind them, unlike those in "3.5" or "example.com"; then all others.
+    r"(?<![.!?…])[.!?…]++[\"')\]}»”’]*+(?=\s|$)|[。！？．｡।॥۔؟።။។]++[」』”’）》]*+|(?=[\n\r\u2028\u2029])"
+)
+_LEAST_SENTENCE: Final = (8, 12, 16, 24, 32)
+"""Tokens that a window of sentences has at least, where the window allows; more where sentences are many."""
+
+_TOKENS_A_SENTENCE: Final = 16
+"""Windows of sentences: at most one for so many tokens of text. An input costs the encoder about as much as its
+tokens and four more, so that they never cost more than the overlapping windows of 64 tokens beside them do."""
 
 
 class TokenSpans(Protocol):
@@ -33,12 +47,19 @@ class Window:
     ids: tuple[int, ...]
 
 
-def windows(view: View, encoding: TokenSpans, *, window_tokens: int = 64, overlap: float = 0.25) -> list[Window]:
+def windows(
+    view: View, encoding: TokenSpans, *, window_tokens: int = 64, overlap: float = 0.25, sentences: bool = False
+) -> list[Window]:
     """Cut a view into windows of ``window_tokens`` tokens; neighbours share at least the share ``overlap`` of them.
 
     Every token is in a window. A text that fits gives exactly one; of a longer one, all windows are full, the last
     reaching back to be so. A window begins at a word where the overlap leaves room to move back to one. A text
     without tokens (only white space, say) gives none.
+
+    With ``sentences``, a text that does not fit gives further windows behind these, so that one bad sentence is not
+    diluted by its harmless neighbours: its sentences, short ones together, each token in at most one of them, none
+    longer than a window (what is, has its overlapping windows). At most one for 16 tokens of text (or a quarter of
+    ``window_tokens``, where that is less), and one more.
 
     Raises ``ValueError`` if ``window_tokens`` < 1 or ``overlap`` is not in [0, 0.5].
     """
@@ -46,18 +67,17 @@ def windows(view: View, encoding: TokenSpans, *, window_tokens: int = 64, overla
         raise ValueError(f"window_tokens is {window_tokens}, not 1 or more")
     if not 0 <= overlap <= 0.5:
         raise ValueError(f"overlap is {overlap}, not in [0, 0.5]")
-    ids, offsets = encoding.ids, encoding.offsets
-    if not ids:
+    offsets = encoding.offsets
+    if not offsets:
         return []
+    starts = _starts(view.text, offsets, window_tokens, round(window_tokens * overlap))
+    spans = dict.fromkeys((first, min(first + window_tokens, len(offsets))) for first in starts)
+    if sentences and len(starts) > 1:
+        spans.update(dict.fromkeys(_sentence_runs(view.text, offsets, window_tokens)))
+    ids = encoding.ids
     return [
-        Window(
-            view=view.name,
-            start=offsets[first][0],
-            end=offsets[min(first + window_tokens, len(ids)) - 1][1],
-            token_start=first,
-            ids=tuple(ids[first : first + window_tokens]),
-        )
-        for first in _starts(view.text, offsets, window_tokens, round(window_tokens * overlap))
+        Window(view.name, offsets[first][0], offsets[after - 1][1], first, tuple(ids[first:after]))
+        for first, after in spans
     ]
 
 
@@ -82,3 +102,38 @@ def _word_start(text: str, offsets: Sequence[tuple[int, int]], token: int, earli
         if start == 0 or text[start - 1].isspace() or text[start].isspace():
             return candidate
     return token
+
+
+def _sentence_runs(text: str, offsets: Sequence[tuple[int, int]], longest: int) -> list[tuple[int, int]]:
+    """Sentences, and short ones together, as tokens ``[first, after)``: the finest cut that is not too fine."""
+    starts = [start for start, _ in offsets]
+    ends = sorted({bisect_left(starts, match.end()) for match in _SENTENCE_END.finditer(text)} | {0, len(offsets)})
+    most = 1 + len(offsets) // min(_TOKENS_A_SENTENCE, max(1, longest // 4))
+    runs: list[tuple[int, int]] = []
+    for least in _LEAST_SENTENCE:
+        runs = _merged(pairwise(ends), min(least, max(1, longest // 2)), longest)
+        if len(runs) <= most:
+            break
+    return runs
+
+
+def _merged(sentences: Iterable[tuple[int, int]], least: int, longest: int) -> list[tuple[int, int]]:
+    """Runs of sentences: what has less than ``least`` tokens goes with a neighbour where both fit a window.
+
+    So two neighbouring runs always have ``least`` tokens together, which bounds their number.
+    """
+    runs: list[tuple[int, int]] = []
+    for first, after in sentences:
+        if runs and runs[-1][1] - runs[-1][0] < least and after - runs[-1][0] <= longest:
+            runs[-1] = runs[-1][0], after
+        else:
+            _settle(runs, least, longest)
+            runs.append((first, after))
+    _settle(runs, least, longest)
+    return [run for run in runs if run[1] - run[0] <= longest]
+
+
+def _settle(runs: list[tuple[int, int]], least: int, longest: int) -> None:
+    """What is still short and found no room behind it goes with the run before it, if that has room."""
+    if len(runs) > 1 and runs[-1][1] - runs[-1][0] < least and runs[-1][1] - runs[-2][0] <= longest:
+        runs[-2:] = [(runs[-2][0], runs[-1][1])]

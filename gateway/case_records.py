@@ -22,7 +22,8 @@ class CaseFinding:
     """What was found in one text, without the text.
 
     ``index`` is the text's position among those screened, ``start`` and ``end`` the riskiest window in its
-    characters, ``exemplars`` the ids of the bank's exemplars behind it.
+    characters, ``token_start`` and ``token_end`` the same in tokens of the ``view`` (0 in older cases), ``exemplars``
+    the ids of the bank's exemplars behind it, those found word for word first.
     """
 
     side: Side
@@ -34,6 +35,8 @@ class CaseFinding:
     view: str = "raw"
     start: int = 0
     end: int = 0
+    token_start: int = 0
+    token_end: int = 0
     exemplars: tuple[str, ...] = ()
 
 

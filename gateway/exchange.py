@@ -180,6 +180,8 @@ def _findings(judgement: Judgement | None, side: Side) -> Sequence[CaseFinding]:
             view=score.view,
             start=score.start,
             end=score.end,
+            token_start=score.token_start,
+            token_end=score.token_end,
             exemplars=tuple(neighbour.id for neighbour in score.nearest),
         )
         for score, part in found[:_FINDINGS]

@@ -24,7 +24,8 @@ class Judgement:
 
     ``decision.hits`` number the ``parts`` that were screened. ``placeholders`` are indexes of request texts that were
     judged before and go upstream as placeholders. ``unscreened`` names the cause where policy lets texts pass that
-    could not be screened.
+    could not be screened: then the scores are those of known antiprompts found word for word, and none at all where
+    there is no such text.
     """
 
     decision: Decision
@@ -59,9 +60,9 @@ class Judge:
         """Judge every text of a request: each alone, and each run of user turns joined."""
         parts = conversation.parts()
         scores, unscreened = await self._scores(parts, "request", policy, tenant)
-        if unscreened:
-            return Judgement(Decision(Action.ALLOW), parts, (), unscreened=unscreened)
-        first = Judgement(policy.decide(_findings(parts, scores, "request")), parts, scores)
+        first = Judgement(policy.decide(_findings(parts, scores, "request")), parts, scores, unscreened=unscreened)
+        if unscreened and not scores:
+            return first
         old = await _old_turns(conversation, known, first)
         if not old.placeholders and not old.settled:
             return first
@@ -79,39 +80,45 @@ class Judge:
         shorter = [part for part in conversation.joined_runs(old.placeholders) if part.indexes not in old.settled]
         fresh = [part for part in shorter if part.indexes not in kept]
         scores, unscreened = await self._scores(fresh, "request", policy, tenant)
-        kept.update((part.indexes, (part, score)) for part, score in zip(fresh, scores, strict=False))
+        kept.update(
+            (part.indexes, (part, score)) for part, score in zip(fresh, scores or map(_blank, fresh), strict=True)
+        )
         parts = [part for part, _ in kept.values()]
-        if unscreened:
-            return Judgement(Decision(Action.ALLOW), parts, (), old.placeholders, unscreened)
         found = [score for _, score in kept.values()]
-        return Judgement(policy.decide(_findings(parts, found, "request")), parts, found, old.placeholders)
+        decision = policy.decide(_findings(parts, found, "request"))
+        return Judgement(decision, parts, found, old.placeholders, unscreened or first.unscreened)
 
     async def edited(self, part: Part, policy: Policy, *, tenant: str) -> Judgement:
         """Judge what an edit has left of one part of a request."""
         scores, unscreened = await self._scores([part], "request", policy, tenant)
-        if unscreened:
-            return Judgement(Decision(Action.ALLOW), [part], (), unscreened=unscreened)
-        return Judgement(policy.decide(_findings([part], scores, "request")), [part], scores)
+        decision = policy.decide(_findings([part], scores, "request"))
+        return Judgement(decision, [part], scores, unscreened=unscreened)
 
     async def reply(self, texts: Sequence[str], prompt: str | None, policy: Policy, *, tenant: str) -> Judgement:
         """Judge the texts of a reply, each with the prompt that it answers."""
         parts = [Part(Subject(text, "response", prompt), (index,), Role.ASSISTANT) for index, text in enumerate(texts)]
         scores, unscreened = await self._scores(parts, "response", policy, tenant)
-        if unscreened:
-            return Judgement(Decision(Action.ALLOW), parts, (), unscreened=unscreened)
-        return Judgement(policy.decide(_findings(parts, scores, "response")), parts, scores)
+        decision = policy.decide(_findings(parts, scores, "response"))
+        return Judgement(decision, parts, scores, unscreened=unscreened)
 
     async def _scores(
         self, parts: Sequence[Part], travels: Literal["request", "response"], policy: Policy, tenant: str
     ) -> tuple[list[Score], str | None]:
+        """A score for each part, and None; or the cause where they could not be screened and policy lets them pass.
+
+        Then what they hold of known antiprompts word for word is looked up: without any there are no scores.
+        """
+        subjects = [part.subject for part in parts]
         try:
-            return await self._screener.screen([part.subject for part in parts], tenant=tenant), None
+            return await self._screener.screen(subjects, tenant=tenant), None
         except (ScreeningUnavailable, Overloaded) as error:
             self._metrics.unavailable.labels(travels, error.code).inc()
             outcome = policy.on_unavailable.input if travels == "request" else policy.on_unavailable.output
             if isinstance(error, Overloaded) or outcome is Unscreened.BLOCK:
                 raise
-            return [], error.code
+            found = await self._screener.known(subjects, tenant=tenant)
+            scores = [score or _blank(part) for part, score in zip(parts, found, strict=True)]
+            return scores if any(found) else [], error.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +153,16 @@ async def _old_turns(conversation: Conversation, known: Known, first: Judgement)
 
 
 def _findings(parts: Sequence[Part], scores: Sequence[Score], travels: Literal["request", "response"]) -> list[Finding]:
+    """A finding for each part; none where nothing was found in any, because they could not be screened."""
     return [
         Finding(score, travels, part.role, number)
-        for number, (part, score) in enumerate(zip(parts, scores, strict=True))
+        for number, (part, score) in enumerate(zip(parts, scores, strict=bool(scores)))
     ]
+
+
+def _blank(part: Part) -> Score:
+    """The score of a text of which nothing is known."""
+    return Score(0.0, None, {}, (), "raw", 0, len(part.subject.text), 0)
 
 
 def _keeps_out(hit: Hit) -> bool:

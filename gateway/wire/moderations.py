@@ -44,10 +44,10 @@ class Moderations:
 
         A hit switches on every category that ``antiprompt_bank.hazards`` maps its hazard to. ``flagged`` is true for
         any hit, also of a hazard for which OpenAI has no category (jailbreak, elections, ...): a caller who reads
-        only ``flagged`` must not miss one. A category's score is the largest risk of its hazards; without
-        ``with_scores`` it is 1.0 where the category is on and 0.0 where not, since scores would map the bank for an
-        attacker. ``reply_id`` begins with ``modr-``. Raises ``KeyError`` for an unknown hazard, ``ValueError`` if the
-        lengths differ.
+        only ``flagged`` must not miss one. Not for a mere signal (unreadable), which is no harm. A category's score is
+        the largest risk of its hazards; without ``with_scores`` it is 1.0 where the category is on and 0.0 where not,
+        since scores would map the bank for an attacker. ``reply_id`` begins with ``modr-``. Raises ``KeyError`` for an
+        unknown hazard, ``ValueError`` if the lengths differ.
         """
         return {
             "id": reply_id,
@@ -66,7 +66,7 @@ def _result(risks: Mapping[str, float], hit: Collection[str], with_scores: bool)
     else:
         scores.update(dict.fromkeys(on, 1.0))
     return {
-        "flagged": bool(hit),
+        "flagged": any(not HAZARDS[hazard].signal for hazard in hit),
         "categories": {category: category in on for category in OPENAI_CATEGORIES},
         "category_scores": scores,
         "category_applied_input_types": {category: ["text"] for category in OPENAI_CATEGORIES},

@@ -164,6 +164,45 @@ def test_what_is_hidden_twice_is_undone_twice(outer: str, inner: str) -> None:
     assert best(hidden, SENTENCES[1]) >= 0.9
 
 
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        ("base64", "zero width"),
+        ("hex", "zero width"),
+        ("base64", "deletion characters"),
+        ("hex", "deletion characters"),
+        ("reversed", "base64"),
+        ("reversed", "hex"),
+        ("rot13", "base64"),
+        ("zero width", "spaces"),
+        ("zero width", "emoji smuggling"),
+        ("spaces", "zero width"),
+        ("spaces", "underline"),
+        ("underline", "spaces"),
+        ("diacritics", "spaces"),
+        ("spaces", "emoji smuggling"),
+        ("spaces", "numbers"),
+        ("numbers", "spaces"),
+    ],
+)
+def test_what_one_technique_hides_from_another_is_undone_too(outer: str, inner: str) -> None:
+    techniques = HACKETT | OTHERS
+    for sentence in (SENTENCES[1], SENTENCES[3]):
+        assert best(techniques[outer](techniques[inner](sentence)), sentence) >= (
+            0.85 if "numbers" in (outer, inner) else 0.9
+        )
+
+
+def test_selectors_behind_an_emoji_each_are_read_and_those_of_emoji_are_none() -> None:
+    assert best("".join("😀" + selectors(char) for char in SENTENCES[0]), SENTENCES[0]) == 1.0
+    for plain in ("❤️❤️❤️❤️❤️", "☀️ ☁️ ❄️ ⛄️ ☂️", "1️⃣2️⃣3️⃣4️⃣5️⃣"):
+        assert views(plain)[-1].text.replace("\ufe0f", "") == plain.replace("\ufe0f", "")
+
+
+def test_letters_two_spaces_apart_are_joined() -> None:
+    assert best("  ".join(SENTENCES[0]), SENTENCES[0]) >= 0.95
+
+
 def test_every_kind_at_once_is_undone_in_the_last_view_however_few_views_are_asked_for() -> None:
     parts = ["base64", "hex", "json", "html, decimal", "url", "zero width", "full width", "unicode tags"]
     hidden = " and then ".join((HACKETT | OTHERS)[part](SENTENCES[0]) for part in parts)
@@ -220,6 +259,7 @@ def test_plain_text_in_any_language_has_no_view_but_its_own(language: str) -> No
         "AT&amp;T sells phones &lt;here&gt;; 42% of them, or %42, at 100% discount.",
         "Louis XVI and Louis XVIII, then Super Bowl XXXIII on ABC, NBC, CBS and BBC.",
         "for i in range(10):\n    total += values[i] * 0x1F  # sum of squares\n    print(f'{total:.2f}')",
+        "Answers: 1 a, 2 b, 3 c. A   B   C   D\n1   2   3   4",
         "- - - - -\n* one\n* two\n| a | b |\n|---|---|\n.....",
         "Zahlen: 65 70 75 80 85 90 95 100 105 110; 12, 24, 36, 48, 60.",
         "internationalization of counterrevolutionaries and https://example.com/some/long/path/to/a/page.html",

@@ -1,4 +1,4 @@
-"""Windows hold every token, overlap, begin at words and are full."""
+"""Windows hold every token, overlap, begin at words and are full; further ones hold a long text's sentences."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ def pieces(text: str, length: int = 3) -> Spans:
         for start in range(word.start(), word.end(), length)
     ]
     return Spans([1000 + number for number in range(len(offsets))], offsets)
+
+
+def sentences(text: str, **settings: float) -> list[Window]:
+    """The windows that ``sentences`` adds."""
+    spans = pieces(text)
+    plain = windows(View("raw", text), spans, **settings)  # type: ignore[arg-type]
+    both = windows(View("raw", text), spans, sentences=True, **settings)  # type: ignore[arg-type]
+    assert both[: len(plain)] == plain
+    return both[len(plain) :]
 
 
 def cut(text: str, **settings: float) -> tuple[Spans, list[Window]]:
@@ -120,3 +129,124 @@ def test_windows_cover_all_tokens_in_order_and_overlap(words: list[str], window_
         assert all(len(window.ids) == window_tokens for window in found)
         shared = round(window_tokens * overlap)
         assert all(later - earlier <= window_tokens - shared for earlier, later in pairwise(starts))
+
+
+PASSAGE = (
+    "The harbour was calm that day. Boats of three sizes lay along the wooden pier! Did anyone count the gulls that "
+    "morning? Nobody did. The baker opened at seven, as he had done every day for thirty years. A van stopped; two men "
+    "got out. They carried crates of apples into the yard behind the old customs house. Then it rained until evening."
+)
+
+
+def test_a_long_text_gives_its_sentences_beside_the_windows_of_today() -> None:
+    assert [PASSAGE[window.start : window.end] for window in sentences(PASSAGE)] == [
+        "The harbour was calm that day.",
+        "Boats of three sizes lay along the wooden pier!",
+        "Did anyone count the gulls that morning?",
+        # Too short alone: it goes with what follows.
+        "Nobody did. The baker opened at seven, as he had done every day for thirty years.",
+        "A van stopped; two men got out.",
+        "They carried crates of apples into the yard behind the old customs house.",
+        "Then it rained until evening.",
+    ]
+
+
+def test_a_window_of_sentences_says_where_it_stands() -> None:
+    spans = pieces(PASSAGE)
+    for window in sentences(PASSAGE):
+        first, last = window.token_start, window.token_start + len(window.ids) - 1
+        assert (window.start, window.end) == (spans.offsets[first][0], spans.offsets[last][1])
+        assert window.ids == tuple(spans.ids[first : last + 1])
+
+
+def test_a_text_that_fits_has_one_window_with_sentences_too() -> None:
+    for text in ("One. Two. Three and four. Five?", "ab. " * 32):
+        assert len(pieces(text).ids) <= 64
+        assert sentences(text) == []
+        assert len(windows(View("raw", text), pieces(text), sentences=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("language", "ends"),
+    [
+        ("Chinese", "。"),
+        ("Chinese, asking", "？"),
+        ("Japanese", "！」"),
+        ("Hindi", " ।"),
+        ("Arabic", " ؟"),
+        ("Urdu", "۔"),
+        ("Khmer", "។"),
+        ("English", '!" '),
+        ("English, trailing off", "... "),
+        ("a list", "\n- "),
+        ("Windows lines", "\r\n"),
+    ],
+)
+def test_sentences_end_with_the_marks_of_many_scripts(language: str, ends: str) -> None:
+    text = ends.join(f"{chr(0x4E00 + number) * 20}" for number in range(8))
+    spans = Spans(list(range(len(text))), [(at, at + 1) for at in range(len(text))])
+    found = windows(View("raw", text), spans, sentences=True)[len(windows(View("raw", text), spans)) :]
+    assert len(found) == 8
+    assert all(len({*text[window.start : window.end]} - {*ends}) == 1 for window in found)
+    if not ends[-1].isspace() and "\n" not in ends:
+        assert all(text[window.start : window.end].endswith(ends) for window in found[:-1])
+
+
+def test_a_point_within_a_number_a_name_or_an_address_ends_nothing() -> None:
+    text = "Version 3.5.1 of www.example.com costs 2.50 a month says my friend " * 3 + "and that was all."
+    assert sentences(text) == []
+
+
+def test_a_sentence_longer_than_a_window_has_no_window_of_its_own() -> None:
+    long = "word " * 70
+    assert [
+        window.start for window in sentences(f"A first sentence of eight tokens. {long}. And then a last one too.")
+    ] == [
+        0,
+        386,
+    ]
+
+
+def test_a_short_sentence_that_has_no_room_behind_it_goes_with_the_one_before() -> None:
+    text = "A first sentence of some more tokens than eight. Oh no! " + "abc " * 62 + ". Then the end of it all came."
+    first, *_ = sentences(text)
+    assert text[first.start : first.end].endswith("eight. Oh no!")
+
+
+def test_very_many_short_sentences_are_joined_until_they_are_few() -> None:
+    found = sentences("Do it now. " * 300)
+    tokens = 4 * 300
+    assert len(found) <= 1 + tokens // 16
+    assert {len(window.ids) for window in found[:-1]} == {16}
+
+
+def test_sentences_never_cost_more_than_the_windows_beside_them() -> None:
+    for text in ("Do it now. " * 300, PASSAGE * 9, "abc " * 40 + ". " + ("a. " * 9 + "abc " * 58 + ". ") * 20):
+        _, plain = cut(text)
+        assert sum(len(window.ids) + 4 for window in sentences(text)) <= sum(len(window.ids) + 4 for window in plain)
+
+
+@pytest.mark.parametrize("unit", [".", "!?", ".)", '."', "\n", "。", "。」", "a. ", "a.b"], ids=ascii)
+def test_no_text_takes_more_than_linear_work(unit: str) -> None:
+    text = unit * 400_000 + "x"
+    spans = Spans(list(range(100)), [(at * len(unit), at * len(unit) + 1) for at in range(100)])
+    # If the pattern were quadratic, this would hang.
+    assert len(windows(View("raw", text), spans, sentences=True)) <= 2 + 1 + 100 // 16
+
+
+@given(
+    words=st.lists(st.text("ab.!?。\n", min_size=1, max_size=12), max_size=150),
+    window_tokens=st.integers(1, 40),
+    overlap=st.floats(0, 0.5),
+)
+def test_sentences_are_few_apart_and_no_longer_than_a_window(
+    words: list[str], window_tokens: int, overlap: float
+) -> None:
+    text = " ".join(words)
+    found = sentences(text, window_tokens=window_tokens, overlap=overlap)
+    tokens = len(pieces(text).ids)
+    assert all(1 <= len(window.ids) <= window_tokens for window in found)
+    assert all(one.token_start + len(one.ids) <= other.token_start for one, other in pairwise(found))
+    assert len(found) <= 1 + tokens // min(16, max(1, window_tokens // 4))
+    both = [*cut(text, window_tokens=window_tokens, overlap=overlap)[1], *found]
+    assert len({(window.token_start, len(window.ids)) for window in both}) == len(both)

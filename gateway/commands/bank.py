@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from antiprompt_bank import HAZARDS, Antiprompt, Bank, BankStore, load
+from antiprompt_bank import HAZARDS, Antiprompt, Bank, BankNotFound, BankStore
+from gateway.chosen_bank import load_chosen_bank
 from gateway.commands.console import FAILURES, AsJson, fail, out, print_json, print_table, settings_or_fail
 
 app = typer.Typer(help="What is in the bank, and its versions.", no_args_is_help=True)
@@ -18,24 +19,18 @@ app = typer.Typer(help="What is in the bank, and its versions.", no_args_is_help
 Version = Annotated[str | None, typer.Option(help="A version. Unset: the published one.")]
 
 
-def _open(version: str | None) -> Bank:
+def open_bank(version: str | None) -> Bank:
     settings = settings_or_fail()
-    chosen = settings.bank
     try:
-        return load(
-            chosen.path,
-            version=version or chosen.version,
-            device=chosen.device,
-            cache_dir=settings.data_dir / "bank",
-        )
+        return load_chosen_bank(settings, version=version)
     except FAILURES as error:
         fail(str(error))
 
 
 @app.command()
 def stats(version: Version = None, as_json: AsJson = False) -> None:
-    """Count exemplars by hazard, side, label, language and state."""
-    bank = _open(version)
+    """Count exemplars by hazard, side, label, language, state, source and licence."""
+    bank = open_bank(version)
     hazards: Counter[tuple[str, str, str]] = Counter(
         (record.hazard or "everyday", record.side, str(record.label)) for record in bank.records
     )
@@ -47,6 +42,9 @@ def stats(version: Version = None, as_json: AsJson = False) -> None:
         "languages": dict(Counter(record.language for record in bank.records).most_common()),
         "states": dict(Counter(str(record.state) for record in bank.records)),
         "kinds": dict(Counter(str(record.kind) for record in bank.records if record.kind)),
+        "sources": dict(Counter(record.source for record in bank.records).most_common()),
+        "licences": dict(Counter(record.licence for record in bank.records).most_common()),
+        "families": len({record.family for record in bank.records if record.family}),
         "hazards": [
             {"hazard": name, **{f"{side}_{label}": hazards[name, side, label] for side, label in _COLUMNS}}
             for name in (*HAZARDS, "everyday")
@@ -58,7 +56,11 @@ def stats(version: Version = None, as_json: AsJson = False) -> None:
     out.print(f"{result['version']}: {result['records']} exemplars in {result['rows']} rows, {result['encoder']}\n")
     rows = [tuple(row.values()) for row in result["hazards"]]
     print_table(("hazard", *(f"{side} {label}" for side, label in _COLUMNS)), rows, empty="")
-    out.print("\nlanguages: " + ", ".join(f"{code} {count}" for code, count in result["languages"].items()))
+    out.print()
+    for what in ("languages", "states", "sources", "licences"):
+        counts = ", ".join(f"{name} {count}" for name, count in result[what].items())
+        out.print(f"{what}: {counts}", markup=False)
+    out.print(f"families: {result['families']}")
 
 
 _COLUMNS = tuple((side, label) for side in ("request", "response") for label in ("harmful", "benign"))
@@ -76,7 +78,7 @@ def list_records(
     """List exemplars."""
     if hazard is not None and hazard not in HAZARDS:
         fail(f"there is no hazard {hazard!r}; there are {', '.join(HAZARDS)}")
-    found = [record for record in _open(version).records if _matches(record, hazard, side, label)]
+    found = [record for record in open_bank(version).records if _matches(record, hazard, side, label)]
     if as_json:
         print_json([record.to_json() for record in found[:limit]])
         return
@@ -96,7 +98,7 @@ def export(
     version: Version = None,
 ) -> None:
     """Write all exemplars as JSON lines."""
-    lines = b"".join(orjson.dumps(record.to_json()) + b"\n" for record in _open(version).records)
+    lines = b"".join(orjson.dumps(record.to_json()) + b"\n" for record in open_bank(version).records)
     if to is None:
         sys.stdout.buffer.write(lines)
         sys.stdout.flush()
@@ -107,7 +109,7 @@ def export(
         fail(str(error))
 
 
-def _store() -> BankStore:
+def open_store() -> BankStore:
     path = settings_or_fail().bank.path
     if path is None:
         fail("the seed bank has one version; set bank.path (ANTIPROMPT_BANK__PATH) to a folder of versions")
@@ -117,9 +119,12 @@ def _store() -> BankStore:
 @app.command()
 def versions(as_json: AsJson = False) -> None:
     """List the versions of the folder that bank.path names."""
-    store = _store()
+    store = open_store()
     try:
-        names, current = store.versions(), store.current()
+        names = store.versions()
+        current = store.current()
+    except BankNotFound:
+        current = None  # none is published yet
     except FAILURES as error:
         fail(str(error))
     if as_json:
@@ -133,7 +138,7 @@ def versions(as_json: AsJson = False) -> None:
 def publish(version: str) -> None:
     """Make a version the one that gateways load at their next start."""
     try:
-        _store().publish(version)
+        open_store().publish(version)
     except FAILURES as error:
         fail(str(error))
 
@@ -142,7 +147,7 @@ def publish(version: str) -> None:
 def rollback() -> None:
     """Publish the version that was published before the current one."""
     try:
-        out.print(_store().rollback())
+        out.print(open_store().rollback())
     except FAILURES as error:
         fail(str(error))
 
@@ -151,7 +156,7 @@ def rollback() -> None:
 def diff(old: str, new: str, as_json: AsJson = False) -> None:
     """Say what NEW has beside OLD."""
     try:
-        found = _store().diff(old, new)
+        found = open_store().diff(old, new)
     except FAILURES as error:
         fail(str(error))
     changes = [

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from antiprompt_bank import HAZARDS
 from gateway.answers import JSON_TYPE
 from gateway.auth import Principal
+from gateway.calibration import Status
 from gateway.cases import Case
 from gateway.cases import Exchange as ExchangeTexts
 from gateway.conversation import Conversation
@@ -85,6 +86,7 @@ class ReadinessReport(BaseModel):
 
     status: Literal["ready", "starting", "failed"]
     bank: str | None = Field(description="The version of the bank.")
+    calibration: Status | None = Field(description="The bank's own, fitted to own texts, or stale and what that does.")
     redis: Literal["up", "away"]
     reason: str | None = Field(description="Why it will never be ready.")
 
@@ -252,6 +254,8 @@ async def moderate(request: Request) -> Response:
     if extracted.unreadable:
         raise Unscreenable("this gateway screens text; it cannot moderate images", param="input")
     policy: Policy = parts.policies.current.for_tenant(principal.policy or principal.tenant)
+    if parts.screener.calibration.in_shadow:
+        policy = policy.recording()
     numbers = range(MODERATIONS.result_count(body))
     inputs = [Extracted(tuple(text for text in extracted.texts if text.choice == number)) for number in numbers]
     judged = await asyncio.gather(*(_moderated(parts, one, policy, principal.tenant) for one in inputs))

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from antiprompt_bank import Bank, load
 from gateway.auth import Authenticator
 from gateway.bookkeeping import Bookkeeper
+from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
+from gateway.chosen_bank import load_chosen_bank
 from gateway.client_keys import ClientKeyStore
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
@@ -36,6 +38,7 @@ class Readiness:
     """Whether traffic should come: the bank is loaded and has judged a text. ``failure`` says why it never will."""
 
     bank: str | None = None
+    screener: Screener | None = None
     failure: str | None = None
     redis: RedisClient | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,7 +51,16 @@ class Readiness:
         """For /readyz: no addresses, no settings, no keys."""
         status = "ready" if self.ready else "failed" if self.failure else "starting"
         redis = "up" if self.redis is not None and self.redis.available else "away"
-        return {"status": status, "bank": self.bank, "redis": redis, "reason": self.failure}
+        calibration: Status | None = None
+        if self.screener is not None and self.screener.bank is not None:
+            calibration = self.screener.calibration.status
+        return {
+            "status": status,
+            "bank": self.bank,
+            "calibration": calibration,
+            "redis": redis,
+            "reason": self.failure,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +92,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     authenticator = Authenticator(keys, allowed_hosts=settings.routes.allowed_hosts)
     quotas = Quotas(redis, settings.flags)
     policies = PolicyStore(redis, settings.policy_file)
-    screener = Screener(settings.screening, metrics)
+    screener = Screener(settings.screening, metrics, calibration_for=partial(calibration_for, settings))
     judge = Judge(screener, metrics)
     http = HttpClient(settings.upstream)
     history = TenantHistory(redis)
@@ -112,7 +124,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         flags=flags,
         bookkeeper=bookkeeper,
         proxy=proxy,
-        readiness=Readiness(redis=redis),
+        readiness=Readiness(screener=screener, redis=redis),
     )
 
 
@@ -148,7 +160,7 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 async def _warm_up(parts: Parts) -> None:
     """Load the bank and judge one text on each side. A gateway that cannot is not ready, and says why."""
     try:
-        bank = await asyncio.to_thread(_load_bank, parts.settings)
+        bank = await asyncio.to_thread(load_chosen_bank, parts.settings, threads=parts.settings.screening.threads)
         parts.screener.swap(bank)
         subjects = [Subject("Is anybody there?", "request"), Subject("Yes.", "response", "Is anybody there?")]
         await parts.screener.screen(subjects, tenant="")
@@ -159,17 +171,9 @@ async def _warm_up(parts: Parts) -> None:
         return
     parts.readiness.bank = bank.version
     parts.readiness.settled.set()
-    logger().info("ready", bank=bank.version, encoder=bank.encoder.id, records=len(bank.records))
-
-
-def _load_bank(settings: Settings) -> Bank:
-    chosen, threads = settings.bank, settings.screening.threads
-    return load(
-        chosen.path,
-        version=chosen.version,
-        device=chosen.device,
-        threads=threads,
-        cache_dir=settings.data_dir / "bank",
+    calibration = parts.screener.calibration.status
+    logger().info(
+        "ready", bank=bank.version, encoder=bank.encoder.id, records=len(bank.records), calibration=calibration
     )
 
 
@@ -179,5 +183,6 @@ async def _observe(parts: Parts) -> None:
         metrics, policy = parts.metrics, parts.policies.current
         metrics.redis_up.set(parts.redis.available)
         metrics.spooled_flags.set(parts.flags.spool_flags)
-        metrics.name_policy(policy.version, "shadow" if policy.break_glass else str(policy.mode))
+        in_shadow = policy.break_glass or parts.screener.calibration.in_shadow
+        metrics.name_policy(policy.version, "shadow" if in_shadow else str(policy.mode))
         await asyncio.sleep(_OBSERVE_EVERY_S)

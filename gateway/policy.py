@@ -97,6 +97,7 @@ class Policy:
     break_glass: bool
     _ruling: Ruling = field(repr=False, compare=False)
     _strict_ruling: Ruling = field(repr=False, compare=False)
+    _shadow_ruling: Ruling = field(repr=False, compare=False)
     _tenants: Mapping[str, Policy] = field(repr=False, compare=False)
     _file: PolicyFile = field(repr=False, compare=False)
 
@@ -142,6 +143,13 @@ class Policy:
         Rules of all tenants are in shadow, strict ones too; what cannot be screened or read is let through.
         """
         return _compile(self._file, break_glass=True)
+
+    def recording(self) -> Policy:
+        """This policy as if it said ``mode: shadow``: decided and recorded, not enforced, unless a caller is strict.
+
+        For as long as risks cannot be relied on, as with a stale calibration.
+        """
+        return replace(self, mode=Mode.SHADOW, _ruling=self._shadow_ruling)
 
     def decide(self, findings: Sequence[Finding]) -> Decision:
         """What is done about ``findings``: all texts of one request, or all of one reply."""
@@ -200,6 +208,7 @@ def _compile(file: PolicyFile, *, break_glass: bool = False) -> Policy:
             break_glass=break_glass,
             _ruling=Ruling(rules, shadow=mode is Mode.SHADOW),
             _strict_ruling=Ruling([_strict(rule) for rule in rules], shadow=False),
+            _shadow_ruling=Ruling(rules, shadow=True),
             _tenants=tenants,
             _file=file,
         )

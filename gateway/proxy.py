@@ -145,6 +145,8 @@ class Proxy:
     def _exchange(self, request: Request, surface: Surface, principal: Principal) -> Exchange:
         wish = Strictness.from_header(request.headers.get(STRICTNESS_HEADER))
         policy = self._policies.current.for_tenant(principal.policy or principal.tenant).strengthened(wish)
+        if self._screener.calibration.in_shadow:
+            policy = policy.recording()
         bank = self._screener.bank
         return Exchange(
             surface=surface,

@@ -1,7 +1,7 @@
 """Screener: texts -> scores, through the cache, the batcher and the bank; and the swap to a new bank.
 
-A score is cached by tenant, side, text and prompt, and belongs to one bank (version, overlay, encoder, adapter and
-calibration are all of the bank's making): each bank has a cache of its own that goes with it. What to do about a
+A score is cached by tenant, side, text and prompt, and belongs to one bank (version, overlay, encoder and adapter are
+all of the bank's making) and the calibration that goes with it: each bank has a cache of its own. What to do about a
 score is not cached: policy decides that anew each time. The tenant is part of the key so that the time an answer
 takes never tells one tenant what another has sent.
 """
@@ -12,17 +12,18 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from antiprompt_bank import Bank, Prepared, Score, Side
 from gateway.batching import Batcher
+from gateway.calibration import CalibrationInForce, CalibrationStale
 from gateway.errors import ScreeningUnavailable, TooLarge
 from gateway.settings import ScreeningSettings
-from gateway.telemetry import Metrics
+from gateway.telemetry import Metrics, logger
 
 _INLINE_CHARS: Final = 1500
 """Texts up to this length are cut and tokenised on the event loop (under 0.5 ms); longer ones in a thread."""
@@ -45,15 +46,27 @@ class Subject:
 @dataclass(frozen=True, slots=True)
 class _Job:
     bank: Bank
+    calibration: CalibrationInForce
     prepared: Prepared
 
 
 class Screener:
-    """Screens texts against the bank in force. ``start`` it inside the event loop, ``close`` it at the end."""
+    """Screens texts against the bank in force. ``start`` it inside the event loop, ``close`` it at the end.
 
-    def __init__(self, settings: ScreeningSettings, metrics: Metrics) -> None:
+    ``calibration_for`` finds the calibration of a bank, at each swap anew.
+    """
+
+    def __init__(
+        self,
+        settings: ScreeningSettings,
+        metrics: Metrics,
+        *,
+        calibration_for: Callable[[Bank], CalibrationInForce] = lambda bank: CalibrationInForce(),
+    ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._calibration_for = calibration_for
+        self._calibration = CalibrationInForce()
         self._bank: Bank | None = None
         self._cache = ScoreCache(settings.cache_entries)
         self._cutter = ThreadPoolExecutor(1, thread_name_prefix="cut")
@@ -79,6 +92,11 @@ class Screener:
             raise ScreeningUnavailable("the gateway is still loading its bank; try again", retry_after_s=2)
         return self._bank
 
+    @property
+    def calibration(self) -> CalibrationInForce:
+        """The calibration in force."""
+        return self._calibration
+
     def start(self) -> None:
         self._batcher.start()
 
@@ -87,8 +105,20 @@ class Screener:
         self._cutter.shutdown(wait=False, cancel_futures=True)
 
     def swap(self, bank: Bank) -> None:
-        """Put ``bank`` in force from the next request on; what is under way ends with the bank it began with."""
-        self._bank, self._cache = bank, ScoreCache(self._settings.cache_entries)
+        """Put ``bank`` in force from the next request on; what is under way ends with the bank it began with.
+
+        Raises ``BankError`` where its calibration cannot be used; then the bank before it stays in force.
+        """
+        try:
+            calibration = self._calibration_for(bank)
+        except CalibrationStale:
+            self._metrics.calibration_stale.set(1)
+            raise
+        self._metrics.calibration_stale.set(calibration.stale)
+        if calibration.reason is not None and calibration != self._calibration:
+            logger().warning("the calibration is stale", calibration=calibration.status, reason=calibration.reason)
+        self._bank, self._calibration = bank, calibration
+        self._cache = ScoreCache(self._settings.cache_entries)
         harmful = sum(record.harmful for record in bank.records)
         self._metrics.name_bank(bank.version, bank.encoder.id, harmful, len(bank.records) - harmful)
 
@@ -98,14 +128,14 @@ class Screener:
         Raises ``ScreeningUnavailable`` where a text could not be screened, ``Overloaded`` where the queue is full and
         ``TooLarge`` where the texts need more windows than one request may have.
         """
-        bank, cache = self.in_force, self._cache
+        bank, calibration, cache = self.in_force, self._calibration, self._cache
         keys = [_key(tenant, subject) for subject in subjects]
         found = [cache.get(key) for key in keys]
         missing = {key: at for at, (key, score) in enumerate(zip(keys, found, strict=True)) if score is None}
         self._count_lookups(len(subjects), len(missing))
         if missing:
             started_s = time.perf_counter()
-            scored = await self._score(bank, [subjects[at] for at in missing.values()], tenant)
+            scored = await self._score(bank, calibration, [subjects[at] for at in missing.values()], tenant)
             fresh = dict(zip(missing, scored, strict=True))
             for key, score in fresh.items():
                 cache.put(key, score)
@@ -114,7 +144,25 @@ class Screener:
             self._metrics.screening.labels(side).observe(time.perf_counter() - started_s)
         return [score for score in found if score is not None]
 
-    async def _score(self, bank: Bank, subjects: Sequence[Subject], tenant: str) -> list[Score]:
+    async def known(self, subjects: Sequence[Subject], *, tenant: str) -> list[Score | None]:
+        """For each subject the known antiprompts that it holds word for word; None where it holds none.
+
+        Needs no encoder, so it still answers where ``screen`` cannot. What could not be cut in time, and any text
+        before a bank is loaded, gets None: this says what is harmful, never what is not.
+        """
+        bank, calibration = self._bank, self._calibration
+        found: list[Score | None] = []
+        for subject in subjects:
+            try:
+                score = None if bank is None else bank.known(await self._prepare(bank, subject, tenant))
+            except ScreeningUnavailable:
+                score = None
+            found.append(None if score is None else calibration.applied(score, subject.side))
+        return found
+
+    async def _score(
+        self, bank: Bank, calibration: CalibrationInForce, subjects: Sequence[Subject], tenant: str
+    ) -> list[Score]:
         self._check_length(sum(len(subject.text) for subject in subjects))
         prepared = [await self._prepare(bank, subject, tenant) for subject in subjects]
         windows = sum(item.windows for item in prepared)
@@ -122,15 +170,16 @@ class Screener:
             raise TooLarge(
                 f"the texts need {windows} windows, and {self._settings.max_windows} is the most for one request"
             )
+        jobs = [_Job(bank, calibration, item) for item in prepared]
         if windows <= self._settings.max_batch_windows:
-            return await self._batcher.run([_Job(bank, item) for item in prepared])
-        return [await self._score_long(bank, item) for item in prepared]
+            return await self._batcher.run(jobs)
+        return [await self._score_long(job) for job in jobs]
 
-    async def _score_long(self, bank: Bank, prepared: Prepared) -> Score:
+    async def _score_long(self, job: _Job) -> Score:
         """A long text goes piece by piece, each queued when the one before is done: others get their turn between."""
         scores: list[Score] = []
-        for piece in prepared.split(self._settings.max_batch_windows):
-            scores += await self._batcher.run([_Job(bank, piece)])
+        for piece in job.prepared.split(self._settings.max_batch_windows):
+            scores += await self._batcher.run([replace(job, prepared=piece)])
         return Score.worst(scores)
 
     async def _prepare(self, bank: Bank, subject: Subject, tenant: str) -> Prepared:
@@ -191,5 +240,7 @@ def _key(tenant: str, subject: Subject) -> bytes:
 def _score_jobs(jobs: list[_Job]) -> list[Score]:
     """Score a batch; around a swap it can hold jobs of two banks."""
     if all(job.bank is jobs[0].bank for job in jobs):
-        return jobs[0].bank.score_prepared([job.prepared for job in jobs])
-    return [job.bank.score_prepared([job.prepared])[0] for job in jobs]
+        scores = jobs[0].bank.score_prepared([job.prepared for job in jobs])
+    else:
+        scores = [job.bank.score_prepared([job.prepared])[0] for job in jobs]
+    return [job.calibration.applied(score, job.prepared.side) for job, score in zip(jobs, scores, strict=True)]

@@ -76,6 +76,20 @@ class BankSettings(_Group):
     path: Path | None = Field(None, description="Folder of bank versions. Unset: built from the seed in data_dir.")
     version: str | None = Field(None, description="Version to load. Unset: the published one.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the encoder runs.")
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="Encoder of the seed bank: a sentence-transformers model by name or path (path has its own).",
+    )
+    adapter: Literal["shipped", "none"] | Path = Field(
+        "shipped", description="What was trained on top of the encoder: the shipped one, none, or a folder of your own."
+    )
+    calibration_file: Path | None = Field(
+        None, description="Fit that `antiprompt calibrate` wrote. Unset: calibration.json in data_dir, if it is there."
+    )
+    on_stale_calibration: Literal["shadow", "shipped", "refuse"] = Field(
+        "shadow",
+        description="With a fit of another bank or encoder: enforce nothing, use the bank's own, or never be ready.",
+    )
 
 
 class ScreeningSettings(_Group):

@@ -73,6 +73,9 @@ class Metrics:
         self.in_flight = gauge("in_flight_requests", "Requests under way.")
         self.bank = gauge("bank_info", "1 for the bank version in force.", "version", "encoder")
         self.bank_records = gauge("bank_records", "Live exemplars of the bank in force.", "label")
+        self.calibration_stale = gauge(
+            "calibration_stale", "1 while the fit at hand belongs to another bank or encoder; it is not used."
+        )
         self.policy = gauge("policy_info", "1 for the policy version in force.", "version", "mode")
         self.flags = counter("flags_total", "Flags taken, by who raised them.", "source")
         self.spooled_flags = gauge("spooled_flags", "Flags on disk that wait for Redis.")

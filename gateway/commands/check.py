@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from antiprompt_bank import Bank, Score, load
+from antiprompt_bank import Bank, Score
+from gateway.calibration import CalibrationInForce, calibration_for
+from gateway.chosen_bank import load_chosen_bank
 from gateway.commands.console import FAILURES, AsJson, fail, out, print_json, print_table, settings_or_fail
 from gateway.policy import Action, Decision, Finding, Policy
 from gateway.policy_file import DEFAULT_POLICY_FILE
@@ -32,14 +34,15 @@ def check(
         text = typer.get_text_stream("stdin").read()
     try:
         policy = Policy.from_yaml((policy_file or settings.policy_file or DEFAULT_POLICY_FILE).read_text("utf-8"))
-        chosen = settings.bank
-        bank = load(chosen.path, version=chosen.version, device=chosen.device, cache_dir=settings.data_dir / "bank")
+        bank = load_chosen_bank(settings)
+        calibration = calibration_for(settings, bank)
         score = bank.score([text], side=side, prompts=None if prompt is None else [prompt])[0]
+        score = calibration.applied(score, side)
     except FAILURES as error:
         fail(str(error))
     role = Role.USER if side == "request" else Role.ASSISTANT
-    decision = policy.decide([Finding(score, side, role, 0)])
-    result = _result(bank, score, decision)
+    decision = (policy.recording() if calibration.in_shadow else policy).decide([Finding(score, side, role, 0)])
+    result = _result(bank, calibration, score, decision)
     if as_json:
         print_json(result)
     else:
@@ -48,7 +51,7 @@ def check(
         raise typer.Exit(NOT_ALLOWED)
 
 
-def _result(bank: Bank, score: Score, decision: Decision) -> dict[str, Any]:
+def _result(bank: Bank, calibration: CalibrationInForce, score: Score, decision: Decision) -> dict[str, Any]:
     return {
         "action": str(decision.action),
         "rule": decision.rule,
@@ -56,12 +59,19 @@ def _result(bank: Bank, score: Score, decision: Decision) -> dict[str, Any]:
         "risk": round(score.risk, 4),
         "risks": {hazard: round(risk, 4) for hazard, risk in score.risks.items()},
         "view": score.view,
+        "start": score.start,
+        "end": score.end,
+        "token_start": score.token_start,
+        "token_end": score.token_end,
         "windows": score.windows,
         "bank": bank.version,
+        "calibration": calibration.status,
+        "stale": calibration.reason,
         "nearest": [
             {
                 "id": neighbour.id,
                 "similarity": round(neighbour.similarity, 4),
+                "verbatim": neighbour.verbatim and round(neighbour.verbatim, 4),
                 "harmful": neighbour.harmful,
                 "hazard": neighbour.hazard,
                 "text": bank.record(neighbour.id).text,
@@ -73,15 +83,26 @@ def _result(bank: Bank, score: Score, decision: Decision) -> dict[str, Any]:
 
 def _show(result: dict[str, Any]) -> None:
     rule = f" (rule {result['rule']})" if result["rule"] else ""
+    if result["stale"]:
+        what = "NOTHING IS ENFORCED" if result["calibration"] == "stale_in_shadow" else "YOUR CALIBRATION IS NOT USED"
+        out.print(f"{what}: {result['stale']}\n", style="red", markup=False)
     out.print(f"{result['action']}{rule}", style="bold", markup=False)
     out.print(
-        f"risk {result['risk']:.2f}, hazard {result['hazard'] or 'none'}, read as {result['view']}\n", markup=False
+        f"risk {result['risk']:.2f}, hazard {result['hazard'] or 'none'}, read as {result['view']}, "
+        f"tokens {result['token_start']} to {result['token_end']}\n",
+        markup=False,
     )
     rows = [
-        (f"{n['similarity']:.2f}", "harmful" if n["harmful"] else "benign", n["hazard"] or "", _short(n["text"]))
+        (_likeness(n), "harmful" if n["harmful"] else "benign", n["hazard"] or "", _short(n["text"]))
         for n in result["nearest"]
     ]
     print_table(("similarity", "label", "hazard", "exemplar"), rows, empty="no exemplar is near")
+
+
+def _likeness(neighbour: dict[str, Any]) -> str:
+    """How an exemplar is like the text: how much of it stands there word for word, or the likeness of the vectors."""
+    verbatim = neighbour["verbatim"]
+    return f"{neighbour['similarity']:.2f}" if verbatim is None else f"{verbatim:.0%} verbatim"
 
 
 def _short(text: str, length: int = 70) -> str:

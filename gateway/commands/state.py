@@ -8,11 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from antiprompt_bank import BankError
+from gateway.calibration import calibration_file, calibration_for
 from gateway.cases import CaseStore
+from gateway.chosen_bank import load_chosen_bank
 from gateway.client_keys import ClientKey, ClientKeyStore
 from gateway.commands.console import AsJson, connected, out, print_json, print_table, run
 from gateway.erasure import erase_end_user
 from gateway.flags import FlagState, FlagStore
+from gateway.redis_client import Finding
 from gateway.settings import Settings
 
 keys_app = typer.Typer(help="Client keys: who may use the gateway.", no_args_is_help=True)
@@ -154,11 +158,11 @@ def erase(end_user: Annotated[str, typer.Option(help="The id that callers send f
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check how Redis is set up and say what to change. Exit status 1 where something is wrong."""
+    """Check how Redis and the calibration stand and say what to change. Exit status 1 where something is wrong."""
 
-    async def work(settings: Settings) -> list[Any]:
+    async def work(settings: Settings) -> list[Finding]:
         async with connected(settings) as redis:
-            return list(await redis.check())
+            return [*await redis.check(), *_check_calibration(settings)]
 
     findings = run(work)
     if as_json:
@@ -168,6 +172,21 @@ def doctor(as_json: AsJson = False) -> None:
         print_table(("level", "what", "what to do"), rows, empty="nothing to change")
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _check_calibration(settings: Settings) -> list[Finding]:
+    """What is wrong with the fit that is in force, where there is one."""
+    chosen = settings.bank
+    if chosen.calibration_file is None and not calibration_file(settings).exists():
+        return []  # and no bank need be loaded
+    try:
+        bank = load_chosen_bank(settings)
+        found = calibration_for(settings, bank)
+    except BankError as error:
+        return [Finding("error", "calibration", f"the gateway will not be ready: {error}")]
+    if found.in_shadow:
+        return [Finding("error", "calibration", f"nothing is enforced: {found.reason}")]
+    return [Finding("warning", "calibration", f"it is not used: {found.reason}")] if found.stale else []
 
 
 def _when(moment: float | None) -> str:

@@ -21,32 +21,34 @@ def at(closeness: list[float] | np.ndarray, count: int = 32) -> Neighbours:
 
 def test_nearer_to_harm_is_riskier_and_nearer_to_the_benign_is_safer() -> None:
     steps, still = np.linspace(-0.5, 1, 20), np.full(20, 0.2)
-    assert (np.diff(FITTED.risk(at(steps), at(still), NO_VECTORS)) >= 0).all()
-    assert (np.diff(FITTED.risk(at(still), at(steps), NO_VECTORS)) <= 0).all()
+    assert (np.diff(FITTED.risk(at(steps), at(still), NO_VECTORS, None)) >= 0).all()
+    assert (np.diff(FITTED.risk(at(still), at(steps), NO_VECTORS, None)) <= 0).all()
 
 
 def test_an_answer_must_both_be_near_harm_and_take_its_side() -> None:
     complies, refuses = np.array([[1, 0]], dtype=np.float32), np.array([[-1, 0]], dtype=np.float32)
     near, far = at([0.5]), at([-0.2])
-    assert WITH_STANCE.risk(near, far, complies)[0] > 0.9
-    assert WITH_STANCE.risk(near, far, refuses)[0] < 0.1
-    assert WITH_STANCE.risk(far, far, complies)[0] < 0.1
+    assert WITH_STANCE.risk(near, far, complies, None)[0] > 0.9
+    assert WITH_STANCE.risk(near, far, refuses, None)[0] < 0.1
+    assert WITH_STANCE.risk(far, far, complies, None)[0] < 0.1
 
 
 def test_without_a_fit_there_is_no_risk() -> None:
-    assert Curve().risk(at([1.0]), at([0.0]), NO_VECTORS[:1]).tolist() == [0.0]
+    assert Curve().risk(at([1.0]), at([0.0]), NO_VECTORS[:1], None).tolist() == [0.0]
 
 
 def test_a_calibration_is_the_same_after_a_trip_through_json() -> None:
-    made = Calibration("v", "e", {**dict.fromkeys(SITUATIONS, FITTED), "response": WITH_STANCE}, np.array([0.25, 0.5]))
+    curves = {**dict.fromkeys(SITUATIONS, FITTED), "response": WITH_STANCE}
+    made = Calibration("v", "e", curves, np.array([0.25, 0.5]), np.array([0.9]))
     back = Calibration.from_json(json.loads(json.dumps(made.to_json())))
     assert back.curves == made.curves
     assert (back.bank, back.encoder, back.background.tolist()) == ("v", "e", [0.25, 0.5])
+    assert back.radius.tolist() == [0.9]
 
 
-@pytest.mark.parametrize("damage", ["curves", "background", "bank"])
+@pytest.mark.parametrize("damage", ["curves", "background", "radius", "bank"])
 def test_a_calibration_that_lacks_a_part_is_refused(damage: str) -> None:
-    row = Calibration("v", "e", dict.fromkeys(SITUATIONS, FITTED), np.zeros(1)).to_json()
+    row = Calibration("v", "e", dict.fromkeys(SITUATIONS, FITTED), np.zeros(1), np.zeros(1)).to_json()
     del row[damage]
     with pytest.raises(ValueError, match="not a calibration"):
         Calibration.from_json(row)

@@ -268,5 +268,5 @@ async def test_health_says_nothing_of_the_set_up(gateway: RunningGateway, upstre
         health = await client.get(f"{gateway.url}/healthz")
         ready = await client.get(f"{gateway.url}/readyz")
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
-    assert ready.json().keys() == {"status", "bank", "redis", "reason"}
+    assert ready.json().keys() == {"status", "bank", "calibration", "redis", "reason"}
     assert str(upstream_port) not in ready.text

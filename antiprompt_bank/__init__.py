@@ -19,14 +19,36 @@ The way of a text, and the module of each step (each imports only from those bef
 
     errors, hazards, records    what is stored: Antiprompt, its hazard, its state, the id its content gives it
     views, windows              what an attacker hides; pieces that an encoder can read whole
+    blobs, places               what nothing could read; where in a text something was found
     tokens, model_files         the model's tokeniser, its files and their hashes
     encoder                     token ids to unit vectors: encoder_openvino (CPU), encoder_torch (GPU, export)
     index, neighbours           the nearest exemplars, each compared in the form in which it was stored
+    shingles, lexicon           the exemplars found by their words, at any offset and without an encoder
     calibration, scoring        from neighbours to a risk for each hazard
+    evidence                    what copies and unreadable passages add to a score
+    conformal                   risks fitted to one's own harmless texts, with a promise for the next one
+    additions, remembered       rows for records that join later; the vectors used last
     bank                        Bank: one immutable version, and how a text is judged against it
     fitting, building           from records to a bank: their vectors, and a calibration fitted to them
     manifest, store             BankStore: versions in a folder, sealed with hashes; publish, roll back, compare
     seeding                     the bank that ships (``seed/*.jsonl``), and ``load``
+
+Beside that way, what changes a bank's exemplars:
+
+    reading, public_sets,       files of rows, what is known of the sets that are published, what their columns mean
+    columns, importers          ... and exemplars of them, with source and licence
+    dedupe                      what is there already: the same, near copies, near vectors
+    rewordings, disguises,      other ways to put a text, and to hide it
+    proliferation               variants of a confirmed exemplar, measured against the bank
+
+And what says how good a bank is (``antiprompt evaluate``):
+
+    examples, protocol          labelled texts and their sources; what a fold learns from, and what it leaves out
+    measures, methods,          rates with intervals and thresholds; what gives a text a score: the bank, and what it
+    baselines                   ... must be better than
+    evasions, probes            disguises of a text; what they cost, how recall grows, what one exemplar catches
+    report, marks, report_page  the figures as JSON, those that decide, and a page of plots
+    evaluation                  labelled examples -> report
 """
 
 from antiprompt_bank.bank import Bank, Prepared

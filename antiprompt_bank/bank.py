@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -13,35 +13,50 @@ from typing import Final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from antiprompt_bank.additions import (
+    VERSION_DIGITS,
+    VERSION_SIGN,
+    WINDOW_TOKENS,
+    added_backgrounds,
+    added_radii,
+    derived_version,
+    encoded,
+    prompt_ids,
+)
+from antiprompt_bank.blobs import blobs
 from antiprompt_bank.calibration import Calibration
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch
+from antiprompt_bank.evidence import Unreadable, with_copies, with_unreadable
+from antiprompt_bank.lexicon import Copy, Lexicon, Wordings
 from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation, paired
+from antiprompt_bank.places import Place
 from antiprompt_bank.records import Antiprompt, Side
+from antiprompt_bank.remembered import Input, Remembered, Vectors
 from antiprompt_bank.scoring import HazardTable, Score, nearest, score_of, window_risks
 from antiprompt_bank.views import views
 from antiprompt_bank.windows import Window, windows
 
-WINDOW_TOKENS: Final = 64
-"""Tokens of a window. Short enough that one bad sentence is not diluted, long enough to hold an instruction."""
+__all__ = ["SENTENCE_WINDOWS", "WINDOW_TOKENS", "Bank", "Prepared", "prompt_ids"]
 
-
-_MOST_REMEMBERED: Final = 4096
-"""Vectors kept: about 10 MB."""
-
-_Input = tuple[str, tuple[int, ...]]
-"""What was encoded: its scope and its token ids."""
+SENTENCE_WINDOWS: Final = True
+"""Whether sentences are windows of their own beside the overlapping ones, so that nothing dilutes a bad one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A text cut into windows and tokenised, ready to be scored; equal windows are in it once."""
+    """A text cut into windows and tokenised, ready to be scored; equal windows are in it once.
+
+    ``copies`` of known antiprompts and the largest ``unreadable`` passage were found without encoding anything.
+    """
 
     side: Side
     length: int
     cut: tuple[Window, ...]
     prompt_ids: tuple[int, ...] | None
     scope: str = ""
+    copies: tuple[Copy, ...] = ()
+    unreadable: Unreadable | None = None
 
     @property
     def windows(self) -> int:
@@ -67,8 +82,11 @@ class Bank:
     and not expired at the moment of a decision take part in it; ``clock`` tells the moment (UTC). Nothing of a bank
     changes; all methods may be called from several threads.
 
+    ``wordings`` are those of a bank with mostly the same records. The records are tokenised here, once, so that the
+    first text has not to wait for it: about a second for 12,000.
+
     Raises ``EncoderMismatch`` when the calibration belongs to another encoder, ``BankCorrupt`` when it belongs to
-    another version or the parts do not fit together.
+    another version (not that from which this one is derived) or the parts do not fit together.
     """
 
     def __init__(
@@ -81,6 +99,7 @@ class Bank:
         vectors: NDArray[np.float32],
         calibration: Calibration,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wordings: Wordings | None = None,
     ) -> None:
         _check(version, encoder, len(records), rows, vectors, calibration)
         self.version = version
@@ -90,10 +109,11 @@ class Bank:
         self.vectors = vectors
         self.calibration = calibration
         self._clock = clock
+        self._wordings = Wordings(self.records, encoder.tokenize, wordings)
         self._by_id = MappingProxyType({record.id: record for record in self.records})
         self._hazards = HazardTable.of(self.records)
         self._lock = threading.Lock()
-        self._remembered = _Remembered()
+        self._remembered = Remembered()
         self._deciding = self._decide_at(clock())
 
     def __len__(self) -> int:
@@ -126,25 +146,84 @@ class Bank:
         if prompt is not None and side == "request":
             raise ValueError("prompts belong to responses only")
         found: dict[tuple[int, ...], Window] = {}
-        for view in views(text):
-            for window in windows(view, self.encoder.tokenize(view.text), window_tokens=WINDOW_TOKENS):
+        readings = [(view, self.encoder.tokenize(view.text)) for view in views(text)]
+        for view, spans in readings:
+            for window in windows(view, spans, window_tokens=WINDOW_TOKENS, sentences=SENTENCE_WINDOWS):
                 found.setdefault(window.ids, window)
-        return Prepared(side, len(text), tuple(found.values()), prompt_ids(prompt, self.encoder), scope)
+        copies = self._deciding_now().lexicon.find(side, readings)
+        unreadable = None
+        for blob in blobs(text, [view for view, _ in readings]):
+            if unreadable is None or blob.score > unreadable.score:
+                unreadable = Unreadable(blob.score, Place.of_characters(readings[0][1], blob.start, blob.end))
+        ids = prompt_ids(prompt, self.encoder)
+        return Prepared(side, len(text), tuple(found.values()), ids, scope, copies, unreadable)
+
+    def known(self, prepared: Prepared) -> Score | None:
+        """The score of the known antiprompts that stand in a text word for word; None without any. No encoding."""
+        return with_copies(_nothing(prepared), prepared.copies, self.records) if prepared.copies else None
+
+    @property
+    def base_version(self) -> str:
+        """The version that the calibration belongs to: this one, or the one that records were added to."""
+        return self.calibration.bank
+
+    def with_records(self, records: Sequence[Antiprompt]) -> Bank:
+        """This bank with further exemplars, under the calibration of ``base_version``; encodes what is new.
+
+        A record whose id is here already takes that one's place, so that a state or an expiry can change.
+        """
+        given = {record.id: record for record in records}
+        kept = [given.get(record.id, record) for record in self.records]
+        new = [record for id, record in given.items() if id not in self._by_id]
+        together = [*kept, *new]
+        new_rows, new_vectors = encoded(new, self.encoder, first=len(kept))
+        rows = Rows(
+            np.concatenate([self.rows.record, new_rows.record]), np.concatenate([self.rows.pair, new_rows.pair])
+        )
+        vectors = np.concatenate([self.vectors, new_vectors])
+        background = np.zeros(len(new_vectors))
+        if not self.encoder.leaning:  # with an adapter, closeness is plain similarity
+            background = added_backgrounds(together, rows, vectors, len(self.vectors))
+        radius = added_radii(
+            together,
+            rows,
+            vectors,
+            background,
+            len(self.vectors),
+            first=len(self.calibration.radius),
+            trained=bool(self.encoder.leaning),
+        )
+        calibration = replace(
+            self.calibration,
+            background=np.concatenate([self.calibration.background, background]),
+            radius=np.concatenate([self.calibration.radius, radius]),
+        )
+        return Bank(
+            version=derived_version(self.version, list(given.values())),
+            encoder=self.encoder,
+            records=together,
+            rows=rows,
+            vectors=vectors,
+            calibration=calibration,
+            clock=self._clock,
+            wordings=self._wordings,
+        )
 
     def score_prepared(self, prepared: Sequence[Prepared]) -> list[Score]:
         """Judge prepared texts in one encoder batch; the result for each does not depend on the others."""
         vectors = self._encode(prepared)
-        shelves = self._shelves()
+        shelves = self._deciding_now().shelves
         scores: list[Score | None] = [None] * len(prepared)
         for situation in dict.fromkeys(item.situation for item in prepared):
             places = [at for at, item in enumerate(prepared) if item.situation == situation]
             judged = self._judge(situation, [prepared[at] for at in places], vectors, shelves)
             for at, score in zip(places, judged, strict=True):
-                scores[at] = score
+                found = with_copies(score, prepared[at].copies, self.records)
+                scores[at] = with_unreadable(found, prepared[at].unreadable)
         return [score for score in scores if score is not None]
 
     def _judge(
-        self, situation: Situation, group: Sequence[Prepared], vectors: _Vectors, shelves: Shelves
+        self, situation: Situation, group: Sequence[Prepared], vectors: Vectors, shelves: Shelves
     ) -> list[Score]:
         counts = [len(item.cut) for item in group]
         if not sum(counts):
@@ -154,7 +233,10 @@ class Bank:
         if situation == "response_with_prompt":
             pair = paired(vectors.of([(item.scope, item.prompt_ids or ()) for item in group for _ in item.cut]), alone)
         harmful, benign = shelves.find(situation, alone, pair)
-        risks = window_risks(harmful, benign, self.calibration.curves[situation], self._hazards, alone)
+        leaning = self.encoder.leaning.get(group[0].side)
+        risks = window_risks(
+            harmful, benign, self.calibration.curves[situation], self._hazards, alone, leaning, self.calibration.radius
+        )
         scores, first = [], 0
         for item, count in zip(group, counts, strict=True):
             if not count:
@@ -166,12 +248,13 @@ class Bank:
             window = item.cut[worst]
             start, end = (window.start, window.end) if window.view == "raw" else (0, item.length)
             behind = nearest(harmful, benign, first + worst, self.records)
-            scores.append(Score(risk, hazard, by_hazard, behind, window.view, start, end, count))
+            tokens = window.token_start, window.token_start + len(window.ids)
+            scores.append(Score(risk, hazard, by_hazard, behind, window.view, start, end, count, *tokens))
             first += count
         return scores
 
-    def _encode(self, prepared: Sequence[Prepared]) -> _Vectors:
-        wanted: dict[_Input, None] = {}
+    def _encode(self, prepared: Sequence[Prepared]) -> Vectors:
+        wanted: dict[Input, None] = {}
         for item in prepared:
             wanted.update(dict.fromkeys((item.scope, window.ids) for window in item.cut))
             if item.prompt_ids is not None:
@@ -182,71 +265,39 @@ class Bank:
             made = dict(zip(missing, self.encoder.encode([ids for _, ids in missing]), strict=True))
             self._remembered.put(made)
             found |= made
-        return _Vectors(found)
+        return Vectors(found)
 
-    def _shelves(self) -> Shelves:
-        shelves, until = self._deciding
-        if until is None or self._clock() < until:
-            return shelves
+    def _deciding_now(self) -> _Deciding:
+        deciding = self._deciding
+        if deciding.until is None or self._clock() < deciding.until:
+            return deciding
         with self._lock:
             moment = self._clock()
-            if self._deciding[1] is not None and moment >= self._deciding[1]:
+            if self._deciding.until is not None and moment >= self._deciding.until:
                 self._deciding = self._decide_at(moment)
-            return self._deciding[0]
+            return self._deciding
 
-    def _decide_at(self, moment: datetime) -> tuple[Shelves, datetime | None]:
-        """The rows that decide at ``moment``, and when the next of them expires."""
+    def _decide_at(self, moment: datetime) -> _Deciding:
         deciding = np.array([record.live_at(moment) for record in self.records], dtype=bool)
         expiring = [
             datetime.fromisoformat(record.expires_at)
             for record, live in zip(self.records, deciding, strict=True)
             if live and record.expires_at is not None
         ]
-        shelves = Shelves(self.records, self.rows, self.vectors, self.calibration.background, deciding)
-        return shelves, min(expiring, default=None)
+        return _Deciding(
+            Shelves(self.records, self.rows, self.vectors, self.calibration.background, deciding),
+            Lexicon(self.records, deciding, self._wordings),
+            min(expiring, default=None),
+        )
 
 
-class _Vectors:
-    """Vectors by what was encoded."""
+@dataclass(frozen=True, slots=True)
+class _Deciding:
+    """The exemplars that decide at a moment, as vectors and as words, and when the next of them expires."""
 
-    def __init__(self, vectors: Mapping[_Input, NDArray[np.float32]]) -> None:
-        self._vectors = vectors
-
-    def of(self, keys: Sequence[_Input]) -> NDArray[np.float32]:
-        return np.stack([self._vectors[key] for key in keys])
-
-
-class _Remembered:
-    """The vectors used last: a prompt was a request a moment ago, and a text comes back with every turn."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._vectors: OrderedDict[_Input, NDArray[np.float32]] = OrderedDict()
-
-    def get(self, keys: Iterable[_Input]) -> dict[_Input, NDArray[np.float32]]:
-        with self._lock:
-            found = {key: self._vectors[key] for key in keys if key in self._vectors}
-            for key in found:
-                self._vectors.move_to_end(key)
-        return found
-
-    def put(self, vectors: Mapping[_Input, NDArray[np.float32]]) -> None:
-        with self._lock:
-            # Copies, because each is a slice that would keep its whole batch in memory.
-            self._vectors.update((key, vector.copy()) for key, vector in vectors.items())
-            while len(self._vectors) > _MOST_REMEMBERED:
-                self._vectors.popitem(last=False)
-
-
-def prompt_ids(prompt: str | None, encoder: Encoder) -> tuple[int, ...] | None:
-    """The last window of a prompt, where the question stands as a rule; None where there is nothing to read.
-
-    It is the window that screening the prompt as a request encodes too.
-    """
-    if prompt is None or not prompt.strip():
-        return None
-    # Few tokens have more than 24 characters: no need to read all of a long prompt to know how it ends.
-    return tuple(encoder.tokenize(prompt[-24 * WINDOW_TOKENS :]).ids[-WINDOW_TOKENS:]) or None
+    shelves: Shelves
+    lexicon: Lexicon
+    until: datetime | None
 
 
 def _nothing(item: Prepared) -> Score:
@@ -258,7 +309,8 @@ def _check(
 ) -> None:
     if calibration.encoder != encoder.id:
         raise EncoderMismatch(f"the bank was made with {calibration.encoder}, but the encoder is {encoder.id}")
-    if calibration.bank != version:
+    derived = re.escape(calibration.bank + VERSION_SIGN) + f"[0-9a-f]{{{VERSION_DIGITS}}}"
+    if calibration.bank != version and not re.fullmatch(derived, version):
         raise BankCorrupt(f"the calibration belongs to version {calibration.bank}, not {version}")
     if set(calibration.curves) != set(SITUATIONS):
         raise BankCorrupt(f"the calibration has curves for {sorted(calibration.curves)}, not {sorted(SITUATIONS)}")

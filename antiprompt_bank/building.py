@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.bank import WINDOW_TOKENS, Bank, prompt_ids
-from antiprompt_bank.calibration import Calibration, Curve
+from antiprompt_bank.additions import Progress, encoded
+from antiprompt_bank.bank import Bank
+from antiprompt_bank.calibration import Calibration, Curve, lean
 from antiprompt_bank.encoder import Encoder
-from antiprompt_bank.fitting import Exemplars, backgrounds, fit_answer_curve, fit_request_curve
+from antiprompt_bank.fitting import (
+    Exemplars,
+    backgrounds,
+    fit_answer_curve,
+    fit_request_curve,
+    fit_trained_curve,
+    radii,
+)
 from antiprompt_bank.hazards import HAZARDS
 from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation, paired, shelf_of
 from antiprompt_bank.records import Antiprompt
-from antiprompt_bank.views import View
-from antiprompt_bank.windows import windows
 
-Progress = Callable[[int, int], None]
-"""Told how many of how many vectors are made."""
-
-_BATCH = 64
 _MOST_FITTED = 4000
 
 
@@ -34,30 +36,33 @@ def build_bank(
     *,
     created_at: datetime | None = None,
     progress: Progress | None = None,
+    harmless: Sequence[Antiprompt] = (),
 ) -> Bank:
     """A bank of these records, each id once (the first one counts).
+
+    ``harmless`` are everyday texts that neither the bank nor the encoder's adapter has seen; they calibrate, and are no
+    part of the bank. Without an adapter they are not needed: families left out do the same.
 
     Records in any state are encoded, so that a change of state needs no encoder; only those that are live at
     ``created_at`` (UTC, now by default) calibrate.
     """
     moment = (created_at or datetime.now(UTC)).astimezone(UTC)
     kept = list({record.id: record for record in reversed(records)}.values())[::-1]
-    rows, vectors = _encode(kept, encoder, progress)
+    rows, vectors = encoded(kept, encoder, progress=progress)
     made = _Material(
         kept, rows, vectors, _families(kept), np.array([record.live_at(moment) for record in kept], dtype=bool)
     )
-    background = backgrounds(
-        vectors,
-        rows,
-        shelf_of(kept, rows),
-        made.families[rows.record],
-        _hazards(kept)[rows.record],
-        np.array([record.harmful for record in kept], dtype=bool)[rows.record],
-    )
+    on, harmful = shelf_of(kept, rows), np.array([record.harmful for record in kept], dtype=bool)[rows.record]
+    unseen = _unseen(harmless, encoder, moment)
+    if encoder.leaning:  # an adapter has learned to put what is unrelated apart: closeness is similarity as it is
+        background = np.zeros(len(vectors))
+    else:
+        background = backgrounds(vectors, rows, on, made.families[rows.record], _hazards(kept)[rows.record], harmful)
     shelves = Shelves(kept, rows, vectors, background, made.deciding)
-    curves = {situation: _fit(situation, made, shelves) for situation in SITUATIONS}
+    curves = {situation: _fit(situation, made, shelves, encoder, unseen) for situation in SITUATIONS}
     version = _version(kept, vectors, encoder.id, moment)
-    calibration = Calibration(version, encoder.id, curves, background)
+    radius = radii(vectors, rows, on, harmful, background, _requests(unseen, encoder) if encoder.leaning else None)
+    calibration = Calibration(version, encoder.id, curves, background, radius)
     return Bank(version=version, encoder=encoder, records=kept, rows=rows, vectors=vectors, calibration=calibration)
 
 
@@ -72,54 +77,55 @@ class _Material:
     deciding: NDArray[np.bool_]
 
 
-def _encode(
-    records: Sequence[Antiprompt], encoder: Encoder, progress: Progress | None
-) -> tuple[Rows, NDArray[np.float32]]:
-    owner: list[int] = []
-    is_pair: list[bool] = []
-    inputs: list[tuple[int, ...]] = []
-    for at, record in enumerate(records):
-        cut = windows(View("raw", record.text), encoder.tokenize(record.text), window_tokens=WINDOW_TOKENS)
-        owner += [at] * len(cut)
-        is_pair += [False] * len(cut)
-        inputs += [window.ids for window in cut]
-        if record.prompt is not None:
-            owner += [at] * len(cut)
-            is_pair += [True] * len(cut)
-            inputs += [prompt_ids(record.prompt, encoder) or ()] * len(cut)
-    vectors = np.zeros((len(inputs), encoder.dimensions), dtype=np.float32)
-    # By length, so that each batch is whole groups of equal length.
-    order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]))
-    for start in range(0, len(order), _BATCH):
-        batch = order[start : start + _BATCH]
-        vectors[batch] = encoder.encode([inputs[row] for row in batch])
-        if progress is not None:
-            progress(start + len(batch), len(order))
-    return Rows(np.array(owner, dtype=np.int32), np.array(is_pair, dtype=bool)), vectors
+def _unseen(harmless: Sequence[Antiprompt], encoder: Encoder, moment: datetime) -> _Material | None:
+    if not harmless or not encoder.leaning:
+        return None
+    rows, vectors = encoded(harmless, encoder)
+    families = np.full(len(harmless), -1, dtype=np.int64)  # of no family in the bank
+    return _Material(harmless, rows, vectors, families, np.array([row.live_at(moment) for row in harmless], dtype=bool))
 
 
-def _fit(situation: Situation, made: _Material, shelves: Shelves) -> Curve:
+def _requests(unseen: _Material | None, encoder: Encoder) -> NDArray[np.float32]:
+    if unseen is None:
+        return np.zeros((0, encoder.dimensions), dtype=np.float32)
+    return unseen.vectors[[unseen.records[at].side == "request" for at in unseen.rows.record.tolist()]]
+
+
+def _fit(situation: Situation, made: _Material, shelves: Shelves, encoder: Encoder, unseen: _Material | None) -> Curve:
     """Score the exemplars of one situation against the bank without their own families, and fit a curve to that."""
-    alone, pair = _queries(situation, made)
-    if not len(alone):
-        return Curve()
-    owner = made.rows.record[alone].astype(np.int64)
     # So many more are looked up that enough are left when the family is taken away.
-    largest = int(np.bincount(made.families[made.rows.record]).max())
-    pairs = paired(made.vectors[pair], made.vectors[alone])
-    found = shelves.find(situation, made.vectors[alone], pairs, count=NEIGHBOURS + largest)
-    harmful, benign = (
-        side.best(NEIGHBOURS, without=made.families[side.record] == made.families[owner][:, None]) for side in found
-    )
-    known = Exemplars(
+    largest = int(np.bincount(made.families[made.rows.record]).max(initial=0))
+    known = _found(situation, made, made, shelves, encoder, NEIGHBOURS + largest)
+    if known is None:
+        return Curve()
+    if encoder.leaning:
+        harmless = None if unseen is None else _found(situation, unseen, made, shelves, encoder, NEIGHBOURS)
+        return fit_trained_curve(known, harmless)
+    return fit_request_curve(known) if situation == "request" else fit_answer_curve(known)
+
+
+def _found(
+    situation: Situation, asked: _Material, made: _Material, shelves: Shelves, encoder: Encoder, count: int
+) -> Exemplars | None:
+    """What the bank has near the exemplars of one situation, their own families left out; None without exemplars."""
+    alone, pair = _queries(situation, asked)
+    if not len(alone):
+        return None
+    owner = asked.rows.record[alone].astype(np.int64)
+    vectors = asked.vectors[alone]
+    found = shelves.find(situation, vectors, paired(asked.vectors[pair], vectors), count=count)
+    families = asked.families[owner]
+    harmful, benign = (side.best(NEIGHBOURS, without=made.families[side.record] == families[:, None]) for side in found)
+    leaning = encoder.leaning.get("request" if situation == "request" else "response")
+    return Exemplars(
         harmful,
         benign,
-        made.vectors[alone],
-        made.families[owner],
-        is_harmful=np.array([made.records[at].harmful for at in owner], dtype=bool),
-        is_everyday=np.array([made.records[at].hazard is None for at in owner], dtype=bool),
+        vectors,
+        families,
+        is_harmful=np.array([asked.records[at].harmful for at in owner], dtype=bool),
+        is_everyday=np.array([asked.records[at].hazard is None for at in owner], dtype=bool),
+        leaning=None if leaning is None else lean(vectors, leaning),
     )
-    return fit_request_curve(known) if situation == "request" else fit_answer_curve(known)
 
 
 def _queries(situation: Situation, made: _Material) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

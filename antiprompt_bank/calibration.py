@@ -27,11 +27,18 @@ PASSING_LOOKALIKES: Final = {MEDIUM: 0.15, HIGH: 0.08}
 """For each of the two fixed risks the share of look-alikes, their families left out, that may pass it."""
 PASSING_EVERYDAY: Final = {MEDIUM: 0.05, HIGH: 0.01}
 """The same for everyday exemplars: benign ones that resemble no hazard."""
+PASSING_UNSEEN: Final = {MEDIUM: 0.01, HIGH: 0.001}
+"""The same, where an adapter was trained on the exemplars, for everyday texts that neither it nor the bank has seen."""
+
+NEARNESS_WEIGHT: Final = 8.0
+LEANING_WEIGHT: Final = 0.5
+TRAINED_NEIGHBOURS: Final = 32
+"""The line of an encoder with an adapter; chosen with whole sources left out (``RESULTS.md``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Risk of one situation: a sigmoid over nearness and, for answers, stance. Zero where nothing could be fitted.
+    """Risk of one situation: a sigmoid over nearness, leaning and stance. Zero where nothing could be fitted.
 
     *Nearness* is ``harmful * h - benign * b + bias``, where h and b are the mean closeness of the ``neighbours``
     closest harmful and benign exemplars: a mean over many, because the single closest one moves with every row that is
@@ -41,7 +48,10 @@ class Curve:
     *Stance* is ``stance . vector + stance_bias``, with the vector of the answer alone. An answer and its look-alike
     ("drink it", "never drink it") have the same neighbours; what tells them apart is a direction that runs through all
     topics, from refusing and warning to complying. The lower of the two counts: near harm, and complying with it.
-    Empty for requests, where it gained nothing.
+    Empty for requests, where it gained nothing, and with an adapter.
+
+    *Leaning* is what an adapter's own classifier says of the vector alone, ``leaning_weight`` times of which is added
+    to nearness: what is near to nothing that the bank knows can still lean to harm.
 
     ``fitted_on`` counts the windows of exemplars; ``recall`` is the share of harmful ones, their families left out, at
     risk 0.5 and 0.9.
@@ -53,15 +63,23 @@ class Curve:
     neighbours: int = NEIGHBOURS
     stance: tuple[float, ...] = ()
     stance_bias: float = 0.0
+    leaning_weight: float = 0.0
     fitted_on: int = 0
     recall: tuple[float, float] = (0.0, 0.0)
 
-    def risk(self, harmful: Neighbours, benign: Neighbours, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-        """``(n,)`` risks of n windows; ``vectors`` ``(n, d)`` are those of the windows alone, without a prompt."""
+    def risk(
+        self, harmful: Neighbours, benign: Neighbours, vectors: NDArray[np.float32], leaning: NDArray[np.float32] | None
+    ) -> NDArray[np.float64]:
+        """``(n,)`` risks of n windows; ``vectors`` ``(n, d)`` are those of the windows alone, without a prompt.
+
+        ``leaning`` ``(d + 1,)`` is the encoder's for this side, None without an adapter.
+        """
         if not self.fitted_on:
             return np.zeros(len(harmful.closeness))
         near_harm, near_good = mean_closeness(harmful, benign, self.neighbours)
         line = self.harmful * near_harm - self.benign * near_good + self.bias
+        if leaning is not None:
+            line = line + self.leaning_weight * lean(vectors, leaning)
         if self.stance:
             line = np.minimum(line, vectors @ np.array(self.stance) + self.stance_bias)
         return sigmoid(line)
@@ -69,12 +87,17 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The curves of a bank, one for each situation, the background of each of its rows, and what they belong to."""
+    """The curves of a bank, one for each situation, and what they belong to.
+
+    ``background`` has a number for each row of the vectors (see ``neighbours``), ``radius`` one for each record: the
+    similarity from which a text counts as a repetition of it (see ``scoring``).
+    """
 
     bank: str
     encoder: str
     curves: Mapping[Situation, Curve]
     background: NDArray[np.float64]
+    radius: NDArray[np.float64]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,6 +109,7 @@ class Calibration:
             },
             "curves": {situation: asdict(curve) for situation, curve in self.curves.items()},
             "background": self.background.tolist(),
+            "radius": self.radius.tolist(),
         }
 
     @classmethod
@@ -94,7 +118,8 @@ class Calibration:
         try:
             curves = {situation: _curve(row["curves"][situation]) for situation in SITUATIONS}
             background = np.array(row["background"], dtype=np.float64)
-            return cls(str(row["bank"]), str(row["encoder"]), curves, background)
+            radius = np.array(row["radius"], dtype=np.float64)
+            return cls(str(row["bank"]), str(row["encoder"]), curves, background, radius)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a calibration: {error!r}") from error
 
@@ -104,6 +129,12 @@ def mean_closeness(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``(n,)`` each: how close the ``count`` closest harmful and the ``count`` closest benign exemplars are."""
     return harmful.closeness[:, :count].mean(axis=1), benign.closeness[:, :count].mean(axis=1)
+
+
+def lean(vectors: NDArray[np.float32], leaning: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``(n,)`` logits of harm that an adapter's classifier ``(d + 1,)`` gives ``(n, d)`` vectors."""
+    said: NDArray[np.float64] = (vectors @ leaning[:-1] + leaning[-1]).astype(np.float64)
+    return said
 
 
 def sigmoid(line: NDArray[np.float64]) -> NDArray[np.float64]:

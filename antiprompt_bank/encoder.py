@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
@@ -27,10 +27,11 @@ Device = Literal["auto", "cpu", "cuda"]
 class Encoder(Protocol):
     """A sentence encoder.
 
-    ``id`` names model, weights and pooling: vectors of another id are refused. ``runtime`` says what computes them
-    (``openvino-bf16``, ``torch-cuda``); runtimes of one id agree with each other. ``folder`` holds the exported files
-    that travel with a bank's version. A text's vector does not depend on what else is in the batch (cosine at least
-    0.9999). Safe to call from several threads.
+    ``id`` names model, weights, pooling and adapter: vectors of another id are refused. ``runtime`` says what computes
+    them (``openvino-bf16``, ``torch-cuda``); runtimes of one id agree with each other. ``folder`` holds the exported
+    files that travel with a bank's version. A text's vector does not depend on what else is in the batch (cosine at
+    least 0.9999). ``leaning`` is its adapter's direction towards harm for each side (see ``Adapter``), empty without
+    one. Safe to call from several threads.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Encoder(Protocol):
     dimensions: int
     max_tokens: int
     folder: Path
+    leaning: Mapping[str, NDArray[np.float32]]
 
     def tokenize(self, text: str) -> TokenSpans:
         """The whole text as token ids without special tokens, with character offsets; nothing is cut."""
@@ -46,8 +48,13 @@ class Encoder(Protocol):
         """``(n, dimensions)`` unit vectors of texts; adds the special tokens. ``ValueError`` when one is too long."""
 
 
-def export_encoder(folder: Path, model: str = DEFAULT_MODEL) -> Path:
+def export_encoder(
+    folder: Path, model: str = DEFAULT_MODEL, *, adapter: Path | None = None, features: bool = False
+) -> Path:
     """Export ``model`` (a sentence-transformers name or path) into ``folder``, unless it is there already.
+
+    ``adapter`` is the folder of an adapter to put on top of it; with ``features`` the export gives what an adapter
+    reads, ``BLOCKS`` blocks of the model's dimensions, in place of a vector (see ``adapter``).
 
     Runs in a process of its own, so that this one never loads torch, and moves the finished folder into place in one
     step. Raises ``EncoderUnavailable`` with the cause when it fails.
@@ -57,7 +64,7 @@ def export_encoder(folder: Path, model: str = DEFAULT_MODEL) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _run_export(model, made)
+        _run_export(model, made, ["--features"] if features else [str(adapter)] if adapter else [])
         made.chmod(0o755)
         made.rename(folder)
     except OSError:
@@ -89,10 +96,10 @@ def _cuda_usable() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _run_export(model: str, folder: Path) -> None:
+def _run_export(model: str, folder: Path, kind: Sequence[str]) -> None:
     package_root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-W", "ignore", "-m", "antiprompt_bank.encoder_torch", model, str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "antiprompt_bank.encoder_torch", model, str(folder), *kind]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)  # noqa: S603  # our own module, arguments as a list
     if done.returncode != 0:
         cause = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from antiprompt_bank.adapter import leaning_of
 from antiprompt_bank.errors import BankCorrupt, EncoderUnavailable
 from antiprompt_bank.model_files import GRAPH, TOKENIZER, EncoderCard
 from antiprompt_bank.tokens import Tokeniser
@@ -41,6 +42,7 @@ class OpenVinoEncoder:
         self.dimensions = card.dimensions
         self.max_tokens = card.max_tokens
         self.folder = folder
+        self.leaning = leaning_of(folder, card.adapter_sha256)
         self._tokeniser = Tokeniser(folder / TOKENIZER, card.max_tokens)
         model, self.runtime = _compiled(folder / GRAPH, threads)
         self._requests: SimpleQueue[Any] = SimpleQueue()

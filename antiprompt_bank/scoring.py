@@ -25,9 +25,6 @@ from antiprompt_bank.calibration import Curve
 from antiprompt_bank.neighbours import Neighbours
 from antiprompt_bank.records import Antiprompt
 
-RADIUS: Final = 0.88
-"""Closeness from which a text can count as a repetition of an exemplar; a cosine of 0.92 for an English one."""
-
 REPETITION_RISK: Final = 0.95
 """The least risk of a text that nearly repeats a harmful exemplar."""
 
@@ -49,12 +46,17 @@ _SHOWN: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An exemplar near a text; ``similarity`` is the cosine of their vectors, in [-1, 1]."""
+    """An exemplar near a text; ``similarity`` is the cosine of their vectors, in [-1, 1].
+
+    ``verbatim`` in (0, 1] is how much of the exemplar stands in the text word for word (the containment of
+    ``shingles``), None where it was not found by its words; ``similarity`` is 0 where it was found by them alone.
+    """
 
     id: str
     similarity: float
     harmful: bool
     hazard: str | None
+    verbatim: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,10 @@ class Score:
     """What was found in one text.
 
     ``risk`` in [0, 1] is the largest of ``risks`` (by hazard, those of at least 0.001) and ``hazard`` its hazard.
-    ``nearest`` holds the exemplars behind it, harmful and benign, best first. ``view`` names the reading of the text
-    that was riskiest; ``start`` and ``end`` are characters of the raw text (all of it when ``view`` is not raw).
-    ``windows`` counts what was screened.
+    ``nearest`` holds the exemplars behind it, harmful and benign, best first, those found word for word before all.
+    ``view`` names the reading of the text that was riskiest; ``start`` and ``end`` are characters of the raw text (all
+    of it when ``view`` is not raw), ``token_start`` and ``token_end`` tokens of the view. ``windows`` counts what was
+    screened.
     """
 
     risk: float
@@ -75,6 +78,8 @@ class Score:
     start: int
     end: int
     windows: int
+    token_start: int = 0
+    token_end: int = 0
 
     @classmethod
     def worst(cls, pieces: Sequence[Score]) -> Score:
@@ -102,14 +107,23 @@ class HazardTable:
 
 
 def window_risks(
-    harmful: Neighbours, benign: Neighbours, curve: Curve, hazards: HazardTable, vectors: NDArray[np.float32]
+    harmful: Neighbours,
+    benign: Neighbours,
+    curve: Curve,
+    hazards: HazardTable,
+    vectors: NDArray[np.float32],
+    leaning: NDArray[np.float32] | None,
+    radius: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """``(n, len(hazards.slugs))`` risks of n windows, whose vectors alone are ``vectors`` ``(n, d)``.
+
+    ``leaning`` is the encoder's for this side, None without an adapter; ``radius`` ``(len(records),)`` the
+    calibration's.
 
     A window's whole risk goes to the hazard that its harmful neighbours name most; the others get theirs in
     proportion.
     """
-    risk = _whole_risk(harmful, benign, curve, vectors)
+    risk = _whole_risk(harmful, benign, curve, vectors, leaning, radius)
     share = _hazard_shares(harmful, hazards)
     return risk[:, None] * share
 
@@ -135,20 +149,30 @@ def score_of(risks: NDArray[np.float64], slugs: Sequence[str]) -> tuple[float, s
 
 
 def _whole_risk(
-    harmful: Neighbours, benign: Neighbours, curve: Curve, vectors: NDArray[np.float32]
+    harmful: Neighbours,
+    benign: Neighbours,
+    curve: Curve,
+    vectors: NDArray[np.float32],
+    leaning: NDArray[np.float32] | None,
+    radius: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    risk = curve.risk(harmful, benign, vectors) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
-    beyond = np.clip((harmful.closeness[:, 0] - RADIUS) / (1 - RADIUS), 0.0, 1.0)
-    repeated = REPETITION_RISK + (1 - REPETITION_RISK) * beyond
-    risk = np.where(_repeats(harmful, benign), np.maximum(risk, repeated), risk)
-    return np.where(_repeats(benign, harmful), np.minimum(risk, _CLEARED_RISK), risk)
+    risk = curve.risk(harmful, benign, vectors, leaning) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
+    repeats, beyond = _repeats(harmful, benign, radius)
+    risk = np.where(repeats, np.maximum(risk, REPETITION_RISK + (1 - REPETITION_RISK) * beyond), risk)
+    return np.where(_repeats(benign, harmful, radius)[0], np.minimum(risk, _CLEARED_RISK), risk)
 
 
-def _repeats(these: Neighbours, others: Neighbours) -> NDArray[np.bool_]:
-    """``(n,)``: whether a window nearly repeats one of these exemplars, and none of the others as nearly."""
-    near, other = these.similarity.max(axis=1), others.similarity.max(axis=1)
+def _repeats(
+    these: Neighbours, others: Neighbours, radius: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """``(n,)`` each: whether a window lies within the radius of one of these exemplars and much nearer to it than to
+    any of the others; and how far inside, from 0 at the radius to 1 at the exemplar."""
+    least = radius[these.record]  # where there is no neighbour, similarity is -1 and beyond any radius
+    inside = np.where(these.similarity >= least, (these.similarity - least) / (1 - least), -1.0)
+    near = np.where(inside >= 0, these.similarity, -1.0).max(axis=1)
+    other = others.similarity.max(axis=1)
     closer: NDArray[np.bool_] = (near > other) & ((1 - near) <= _CLOSER * (1 - other))
-    return closer & (these.closeness[:, 0] >= RADIUS)
+    return closer & (near > -1.0), np.clip(inside.max(axis=1), 0.0, 1.0)
 
 
 def _hazard_shares(harmful: Neighbours, hazards: HazardTable) -> NDArray[np.float64]:

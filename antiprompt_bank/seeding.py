@@ -5,27 +5,47 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from platformdirs import user_cache_path
 from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
+from antiprompt_bank.adapter import CARD, SHIPPED, WEIGHTS
+from antiprompt_bank.additions import Progress
 from antiprompt_bank.bank import Bank
-from antiprompt_bank.building import Progress, build_bank
+from antiprompt_bank.building import build_bank
 from antiprompt_bank.encoder import Device, export_encoder, open_encoder
 from antiprompt_bank.errors import BankCorrupt, BankNotFound
-from antiprompt_bank.model_files import DEFAULT_ID
+from antiprompt_bank.model_files import DEFAULT_MODEL, file_sha256
 from antiprompt_bank.records import Antiprompt
 from antiprompt_bank.store import BankStore
 
 _PACKAGE: Final = Path(__file__).parent
 _SEED: Final = _PACKAGE / "seed"
+
+_BUILT_BY: Final = (
+    "additions.py",
+    "building.py",
+    "calibration.py",
+    "fitting.py",
+    "hazards.py",
+    "manifest.py",
+    "neighbours.py",
+    "records.py",
+    "store.py",
+    "tokens.py",
+    "windows.py",
+)
+"""The code that a built bank follows from."""
+
+_EXPORTED_BY: Final = ("adapter.py", "encoder_torch.py", "model_files.py")
 
 
 def load(
@@ -35,21 +55,29 @@ def load(
     device: Device = "auto",
     threads: int = 1,
     cache_dir: Path | str | None = None,
+    model: str = DEFAULT_MODEL,
+    adapter: Path | Literal["shipped"] | None = "shipped",
 ) -> Bank:
     """A bank, ready to score.
 
     ``path`` is a folder of versions (see ``store``); ``version`` one of them, by default the published one. Without a
     path it is the seed bank, built once into ``cache_dir`` (the user's cache folder by default) and reused after
-    that: about a minute the first time, a second later. ``device`` is where the encoder runs (``auto``: a GPU where
+    that: a few minutes the first time, seconds later. ``device`` is where the encoder runs (``auto``: a GPU where
     there is one), ``threads`` how many inferences may run side by side on a CPU.
+
+    ``model`` and ``adapter`` say with which encoder the seed bank is built: another sentence-transformers model, by
+    name or path; the folder of another adapter, or None for the model's own vectors. (A folder of versions knows its
+    encoder.) The shipped adapter belongs to the default model; with another one there is none unless it is named.
 
     Raises ``BankNotFound``, ``BankCorrupt``, ``EncoderMismatch`` and ``EncoderUnavailable``.
     """
     if path is not None:
         return BankStore(Path(path)).load(version, device=device, threads=threads)
     cache = Path(cache_dir) if cache_dir is not None else user_cache_path("antiprompt")
-    store = BankStore(cache / "seed" / _seed_key())
-    export = cache / "encoders" / f"{DEFAULT_ID.replace(':', '-')}-{_export_key()}"
+    trained = (SHIPPED if model == DEFAULT_MODEL else None) if adapter == "shipped" else adapter
+    key = _key(model, trained)
+    store = BankStore(cache / "seed" / key)
+    export = cache / "encoders" / _export_key(model, trained)
     with _locked(cache / "seed.lock"):
         try:
             return store.load(version, device=device, threads=threads)
@@ -60,10 +88,12 @@ def load(
             shutil.rmtree(store.root)
             shutil.rmtree(export, ignore_errors=True)
         with _progress() as told:
-            encoder = open_encoder(export_encoder(export), device=device, threads=threads)
-            bank = build_bank(seed_records(), encoder, progress=told)
+            exported = export_encoder(export, model, adapter=trained)
+            # All cores for the minute or two that this takes; what serves afterwards keeps to its threads.
+            encoder = open_encoder(exported, device=device, threads=max(threads, os.cpu_count() or 1))
+            bank = build_bank(seed_records(), encoder, progress=told, harmless=calibration_records())
         store.publish(store.save(bank))
-    return bank
+    return store.load(device=device, threads=threads)
 
 
 def seed_records() -> list[Antiprompt]:
@@ -71,8 +101,24 @@ def seed_records() -> list[Antiprompt]:
 
     Raises ``BankCorrupt`` with file and line when one cannot be read.
     """
+    return _records(_seed_files())
+
+
+def calibration_records() -> list[Antiprompt]:
+    """The harmless texts that calibrations fall back to where one's own are too few; none of them is in a bank.
+
+    Raises ``BankCorrupt`` with file and line when one cannot be read, with its id when one is harmful.
+    """
+    records = _records(_calibration_files())
+    for record in records:
+        if record.harmful:
+            raise BankCorrupt(f"{record.id} of the calibration set is harmful")
+    return records
+
+
+def _records(files: Iterable[Path]) -> list[Antiprompt]:
     records = []
-    for file in _seed_files():
+    for file in files:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 records.append(Antiprompt.from_json(json.loads(line)))
@@ -81,24 +127,32 @@ def seed_records() -> list[Antiprompt]:
     return records
 
 
+def _calibration_files() -> list[Path]:
+    return sorted((_SEED / "calibration").glob("*.jsonl"))
+
+
 def _seed_files() -> list[Path]:
     return sorted(_SEED.glob("*.jsonl"))
 
 
-def _seed_key() -> str:
+def _key(model: str, adapter: Path | None) -> str:
     """Names what a seed bank follows from: the exemplars, the encoder and the code that builds."""
-    digest = hashlib.sha256(DEFAULT_ID.encode())
-    for file in (*_seed_files(), *sorted(_PACKAGE.glob("*.py"))):
+    digest = hashlib.sha256(_export_key(model, adapter).encode())
+    for file in (*_seed_files(), *_calibration_files(), *(_PACKAGE / name for name in _BUILT_BY)):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _export_key() -> str:
-    """Names what an export follows from beside the model: the code that writes it, whose form may change."""
-    digest = hashlib.sha256()
-    for name in ("encoder_torch.py", "model_files.py"):
+def _export_key(model: str, adapter: Path | None) -> str:
+    """Names what an export follows from: model, adapter, and the code that writes it, whose form may change."""
+    digest = hashlib.sha256(model.encode())
+    for name in _EXPORTED_BY:
         digest.update((_PACKAGE / name).read_bytes())
-    return digest.hexdigest()[:8]
+    if adapter is not None:
+        for name in (WEIGHTS, CARD):
+            if (adapter / name).is_file():  # what is missing is told by who reads it
+                digest.update(file_sha256(adapter / name).encode())
+    return f"{Path(model).name}-{digest.hexdigest()[:12]}"
 
 
 @contextmanager

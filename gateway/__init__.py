@@ -12,6 +12,7 @@ The path of a request, and who does what on it:
 ``conversation``   which texts of a request are new, which are old, what is screened together
 ``judgement``      a request or a reply, screened and put to the policy
 ``screening``      texts -> scores, through the cache, ``batching`` and the bank
+``calibration``    which calibration those scores go through: the bank's own, a fit to own texts, or a stale one
 ``policy``         scores -> allow, flag, rewrite or block (``policy_file`` reads, ``ruling`` matches, ``policy_store``
                    keeps versions)
 ``corrections``    what a rewrite puts in the place of a text; ``refusals`` how a block is worded; ``answers`` both in

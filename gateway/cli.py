@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from gateway.commands import bank, policy, state
+from gateway.commands import bank, bank_changes, bank_variants, policy, state, train
+from gateway.commands.calibrate import calibrate
 from gateway.commands.check import check
+from gateway.commands.evaluate import evaluate
 from gateway.commands.serve import serve
 from gateway.commands.settings import show_settings
 
@@ -18,10 +20,17 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(check)
+app.command()(calibrate)
+app.command()(evaluate)
 app.command("settings")(show_settings)
 app.command("erase")(state.erase)
 app.command("doctor")(state.doctor)
+bank.app.command("import")(bank_changes.import_files)
+bank.app.command()(bank_changes.dedupe)
+bank.app.command()(bank_changes.reembed)
+bank.app.command()(bank_variants.proliferate)
 app.add_typer(bank.app, name="bank")
+app.add_typer(train.app, name="train")
 app.add_typer(policy.app, name="policy")
 app.add_typer(state.keys_app, name="keys")
 app.add_typer(state.flags_app, name="flags")

@@ -122,7 +122,7 @@ def test_an_exemplar_longer_than_a_window_is_found_by_each_of_its_parts(encoder:
     score = one(bank, text)
     assert score.risk > 0.95
     assert len(score.nearest) == 1
-    assert score.windows == len(bank.vectors)
+    assert score.windows >= len(bank.vectors)  # and its sentences
 
 
 def test_equal_windows_are_screened_once(small_bank: Bank) -> None:

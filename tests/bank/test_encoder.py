@@ -17,10 +17,10 @@ from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
 from antiprompt_bank.encoder_torch import TorchEncoder
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch, EncoderUnavailable
 from antiprompt_bank.model_files import (
-    DEFAULT_ID,
     DEFAULT_MODEL,
     DEFAULT_WEIGHTS_SHA256,
     EncoderCard,
+    default_id,
     model_folder,
     weights_sha256,
 )
@@ -103,7 +103,7 @@ def test_torch_and_the_cpu_runtime_share_an_id_because_they_agree(
 ) -> None:
     torch_encoder = TorchEncoder(encoder.folder, device="cpu")
     vectors = torch_encoder.encode(inputs)
-    assert torch_encoder.id == encoder.id == DEFAULT_ID
+    assert torch_encoder.id == encoder.id == default_id()
     assert cosines(vectors, alone).min() > 0.9995
     assert np.abs(vectors @ vectors.T - alone @ alone.T).max() < 0.005
 

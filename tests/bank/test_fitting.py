@@ -40,7 +40,7 @@ def exemplars(
 
 def risks(curve: Curve, known: Exemplars) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The risks of the harmful windows, the look-alikes and the everyday ones."""
-    risk = curve.risk(known.harmful, known.benign, known.vectors)
+    risk = curve.risk(known.harmful, known.benign, known.vectors, None)
     return risk[known.is_harmful], risk[known.is_lookalike], risk[known.is_everyday]
 
 
@@ -107,8 +107,8 @@ def test_going_away_from_everything_never_raises_the_risk(seed: int, shift: floa
     for fit in (fit_request_curve, fit_answer_curve):
         curve = fit(exemplars(harm_shift=shift, of_each=30, everyday=30, everyday_shift=0.0, seed=seed))
         vector = np.ones((1, 3), dtype=np.float32)
-        near = curve.risk(at(np.array([0.3])), at(np.array([0.3])), vector)
-        far = curve.risk(at(np.array([-0.2])), at(np.array([-0.2])), vector)
+        near = curve.risk(at(np.array([0.3])), at(np.array([0.3])), vector, None)
+        far = curve.risk(at(np.array([-0.2])), at(np.array([-0.2])), vector, None)
         assert far <= near
         assert curve.harmful >= curve.benign >= 0
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import pytest
 
 from antiprompt_bank import Bank, seed_records
+from antiprompt_bank.dedupe import normalised
 from gateway.policy import Action, Finding, Policy
 from gateway.policy_file import DEFAULT_POLICY_FILE
-from tests.bank.test_seed import normalised
 
 MOST_REQUEST_RISK = 0.9
 SHARE = 0.95

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from antiprompt_bank import Antiprompt, Label
 from antiprompt_bank.calibration import Curve
 from antiprompt_bank.neighbours import FARTHEST, Neighbours
-from antiprompt_bank.scoring import RADIUS, REPETITION_RISK, HazardTable, nearest, score_of, window_risks
+from antiprompt_bank.scoring import REPETITION_RISK, HazardTable, nearest, score_of, window_risks
 
 CURVE = Curve(harmful=40.0, benign=25.0, bias=-4.0, neighbours=4, fitted_on=100)
 UNFITTED = Curve()
@@ -22,9 +22,12 @@ RECORDS = [
     *(Antiprompt(text=f"good {n}", label=Label.BENIGN, side="request", hazard="hate") for n in range(6)),
 ]
 HAZARDS = HazardTable.of(RECORDS)
+BACKGROUND = 0.3
+RADIUS = 0.88  # in closeness
+RADII = np.full(len(RECORDS), RADIUS * (1 - BACKGROUND) + BACKGROUND)
 
 
-def found(closeness: list[float], *, benign: bool = False, background: float = 0.3) -> Neighbours:
+def found(closeness: list[float], *, benign: bool = False, background: float = BACKGROUND) -> Neighbours:
     """One window's neighbours of these closenesses; harmful records 0-5, benign ones 6-11."""
     padded = np.array([[*closeness, *[FARTHEST] * (6 - len(closeness))]])
     record = np.array([[at + 6 * benign if at < len(closeness) else -1 for at in range(6)]])
@@ -32,7 +35,32 @@ def found(closeness: list[float], *, benign: bool = False, background: float = 0
 
 
 def risk_of(harmful: list[float], benign: list[float], curve: Curve = CURVE) -> float:
-    return float(window_risks(found(harmful), found(benign, benign=True), curve, HAZARDS, NO_VECTORS).max(initial=0.0))
+    near, far = found(harmful), found(benign, benign=True)
+    return float(window_risks(near, far, curve, HAZARDS, NO_VECTORS, None, RADII).max(initial=0.0))
+
+
+def test_each_exemplar_has_a_radius_of_its_own() -> None:
+    near, far = found([0.7]), found([0.1], benign=True)
+    wide = RADII.copy()
+    wide[0] = 0.75  # similarity 0.79 is inside
+    for radii, least, most in ((RADII, 0.0, 0.0), (wide, REPETITION_RISK, 1.0)):
+        risk = float(window_risks(near, far, UNFITTED, HAZARDS, NO_VECTORS, None, radii).max(initial=0.0))
+        assert least <= risk <= most
+
+
+def test_a_leaning_to_harm_counts_where_nothing_is_near() -> None:
+    leans = Curve(harmful=8.0, benign=8.0, bias=0.0, neighbours=4, leaning_weight=1.0, fitted_on=100)
+    vectors = np.array([[1, 0], [-1, 0]], dtype=np.float32)
+    near = Neighbours(*(np.repeat(part, 2, axis=0) for part in _parts(found([0.2]))))
+    far = Neighbours(*(np.repeat(part, 2, axis=0) for part in _parts(found([0.2], benign=True))))
+    leaning = np.array([5, 0, 0], dtype=np.float32)
+    risks = window_risks(near, far, leans, HAZARDS, vectors, leaning, RADII).max(axis=1)
+    assert risks[0] > 0.95
+    assert risks[1] < 0.05
+
+
+def _parts(neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return neighbours.closeness, neighbours.similarity, neighbours.record
 
 
 def test_what_repeats_a_harmful_exemplar_is_risky_even_without_a_curve() -> None:
@@ -74,13 +102,14 @@ def test_risks_are_between_0_and_1_and_the_whole_risk_goes_to_one_hazard(
     harmful: list[float], benign: list[float]
 ) -> None:
     near, far = found(sorted(harmful, reverse=True)), found(sorted(benign, reverse=True), benign=True)
-    risks = window_risks(near, far, CURVE, HAZARDS, NO_VECTORS)
+    risks = window_risks(near, far, CURVE, HAZARDS, NO_VECTORS, None, RADII)
     assert risks.shape == (1, 2)
     assert ((risks >= 0) & (risks <= 1)).all()
 
 
 def test_the_hazard_is_the_one_that_most_of_the_closest_exemplars_name() -> None:
-    risks = window_risks(found([0.6, 0.6, 0.6, 0.6, 0.2]), found([], benign=True), CURVE, HAZARDS, NO_VECTORS)[0]
+    near, far = found([0.6, 0.6, 0.6, 0.6, 0.2]), found([], benign=True)
+    risks = window_risks(near, far, CURVE, HAZARDS, NO_VECTORS, None, RADII)[0]
     by_slug = dict(zip(HAZARDS.slugs, risks.tolist(), strict=True))
     assert by_slug["hate"] > by_slug["privacy"] > 0
     assert by_slug["privacy"] == pytest.approx(by_slug["hate"] / 3, rel=0.05)

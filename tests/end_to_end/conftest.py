@@ -16,7 +16,7 @@ import pytest
 
 from antiprompt_bank import BankCorrupt, BankStore, build_bank
 from antiprompt_bank.encoder import export_encoder, open_encoder
-from antiprompt_bank.model_files import DEFAULT_ID
+from antiprompt_bank.model_files import default_id
 from tests.end_to_end.caller import Caller
 from tests.end_to_end.exemplars import exemplars
 from tests.end_to_end.running_gateway import RunningGateway, free_port
@@ -33,7 +33,7 @@ Callers = Callable[[str], Awaitable[Caller]]
 @pytest.fixture(scope="session")
 def bank_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published bank made of ``exemplars``; the exported encoder is the one that the bank's own tests keep."""
-    exported = Path(pytestconfig.cache.mkdir("antiprompt_bank")) / "encoders" / DEFAULT_ID.replace(":", "-")
+    exported = Path(pytestconfig.cache.mkdir("antiprompt_bank")) / "encoders" / default_id().replace(":", "-")
     try:
         encoder = open_encoder(export_encoder(exported), device="cpu")
     except BankCorrupt:  # kept by an earlier version of the code

@@ -236,7 +236,11 @@ def test_break_glass_lets_pass_what_cannot_be_screened_or_read() -> None:
 # ---- The policy that ships.
 
 
-@pytest.mark.parametrize("hazard", sorted(HAZARDS.keys() - {"self_harm", "specialized_advice", "child_exploitation"}))
+OF_THEIR_OWN = {"self_harm", "specialized_advice", "unreadable"}
+"""Hazards that have rules of their own in it."""
+
+
+@pytest.mark.parametrize("hazard", sorted(HAZARDS.keys() - OF_THEIR_OWN - {"child_exploitation"}))
 @pytest.mark.parametrize("role", ["user", "assistant"])
 def test_harmful_is_blocked_risky_rewritten_doubtful_flagged_and_the_rest_unchanged(
     default: Policy, hazard: str, role: str
@@ -253,7 +257,14 @@ def test_harmful_is_blocked_risky_rewritten_doubtful_flagged_and_the_rest_unchan
     assert act(0.8).rewrite is RewriteMethod.GUARD
 
 
-@pytest.mark.parametrize("hazard", sorted(HAZARDS.keys() - {"self_harm", "specialized_advice"}))
+@pytest.mark.parametrize("side", ["request", "response"])
+@pytest.mark.parametrize("role", Role)
+def test_what_nobody_can_read_is_flagged_and_never_stopped(default: Policy, side: Side, role: Role) -> None:
+    for risk, action in ((0.49, Action.ALLOW), (0.5, Action.FLAG), (0.9, Action.FLAG), (1.0, Action.FLAG)):
+        assert default.decide([finding(side, role, 0, unreadable=risk)]).action is action
+
+
+@pytest.mark.parametrize("hazard", sorted(HAZARDS.keys() - OF_THEIR_OWN))
 def test_a_harmful_reply_is_blocked(default: Policy, hazard: str) -> None:
     decided = default.decide([finding("response", "assistant", 0, **{hazard: 0.95})])
     assert decided.action is Action.BLOCK

@@ -78,11 +78,16 @@ def test_a_clean_input_has_every_category_switched_off():
 
 
 @pytest.mark.parametrize("hazard", HAZARDS)
-def test_a_hit_switches_on_the_categories_of_its_hazard_and_is_flagged_in_any_case(hazard):
+def test_a_hit_switches_on_the_categories_of_its_hazard_and_is_flagged_unless_it_is_a_signal(hazard):
     (result,) = reply({hazard})["results"]
     on = {category for category, hit in result["categories"].items() if hit}
     assert on == set(HAZARDS[hazard].openai)
-    assert result["flagged"] is True
+    assert result["flagged"] is not HAZARDS[hazard].signal
+
+
+def test_a_passage_that_nobody_could_read_flags_nothing_alone():
+    assert reply({"unreadable"})["results"][0]["flagged"] is False
+    assert reply({"unreadable", "hate"})["results"][0]["flagged"] is True
 
 
 def test_scores_are_zero_or_one_unless_they_may_be_seen():

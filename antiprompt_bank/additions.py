@@ -27,7 +27,7 @@ VERSION_DIGITS: Final = 12
 REPETITION: Final = 0.88
 """Closeness from which a text can count as a repetition of an exemplar; a cosine of 0.92 for an English one."""
 
-LEAST_RADIUS: Final = 0.8
+LEAST_RADIUS: Final = 0.9
 """The least similarity that counts as a repetition where an adapter was trained."""
 
 RADIUS_MARGIN: Final = 0.01

@@ -235,7 +235,14 @@ class Bank:
         harmful, benign = shelves.find(situation, alone, pair)
         leaning = self.encoder.leaning.get(group[0].side)
         risks = window_risks(
-            harmful, benign, self.calibration.curves[situation], self._hazards, alone, leaning, self.calibration.radius
+            harmful,
+            benign,
+            self.calibration.curves[situation],
+            self._hazards,
+            alone,
+            leaning,
+            self.calibration.radius,
+            np.array([window.is_sentence for item in group for window in item.cut], dtype=bool),
         )
         scores, first = [], 0
         for item, count in zip(group, counts, strict=True):

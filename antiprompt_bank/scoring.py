@@ -31,6 +31,9 @@ REPETITION_RISK: Final = 0.95
 _CLEARED_RISK: Final = 0.05
 """The most risk of a text that nearly repeats a benign exemplar."""
 
+_SENTENCE_RADIUS: Final = 0.95
+"""The least radius for a sentence that was cut out of a text: what it meant there, its vector does not tell."""
+
 _CLOSER: Final = 0.5
 """A repetition is at most this share as far from its exemplar as from the nearest one of the other label."""
 
@@ -114,16 +117,18 @@ def window_risks(
     vectors: NDArray[np.float32],
     leaning: NDArray[np.float32] | None,
     radius: NDArray[np.float64],
+    is_sentence: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """``(n, len(hazards.slugs))`` risks of n windows, whose vectors alone are ``vectors`` ``(n, d)``.
 
     ``leaning`` is the encoder's for this side, None without an adapter; ``radius`` ``(len(records),)`` the
-    calibration's.
+    calibration's. Windows marked in ``is_sentence`` ``(n,)`` count as repetitions only: torn from its text a harmless
+    sentence looks like anything, and of many one would always be risky.
 
     A window's whole risk goes to the hazard that its harmful neighbours name most; the others get theirs in
     proportion.
     """
-    risk = _whole_risk(harmful, benign, curve, vectors, leaning, radius)
+    risk = _whole_risk(harmful, benign, curve, vectors, leaning, radius, is_sentence)
     share = _hazard_shares(harmful, hazards)
     return risk[:, None] * share
 
@@ -155,19 +160,24 @@ def _whole_risk(
     vectors: NDArray[np.float32],
     leaning: NDArray[np.float32] | None,
     radius: NDArray[np.float64],
+    is_sentence: NDArray[np.bool_] | None,
 ) -> NDArray[np.float64]:
     risk = curve.risk(harmful, benign, vectors, leaning) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
-    repeats, beyond = _repeats(harmful, benign, radius)
+    if is_sentence is not None:
+        risk = np.where(is_sentence, 0.0, risk)
+    repeats, beyond = _repeats(harmful, benign, radius, is_sentence)
     risk = np.where(repeats, np.maximum(risk, REPETITION_RISK + (1 - REPETITION_RISK) * beyond), risk)
-    return np.where(_repeats(benign, harmful, radius)[0], np.minimum(risk, _CLEARED_RISK), risk)
+    return np.where(_repeats(benign, harmful, radius, is_sentence)[0], np.minimum(risk, _CLEARED_RISK), risk)
 
 
 def _repeats(
-    these: Neighbours, others: Neighbours, radius: NDArray[np.float64]
+    these: Neighbours, others: Neighbours, radius: NDArray[np.float64], is_sentence: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """``(n,)`` each: whether a window lies within the radius of one of these exemplars and much nearer to it than to
     any of the others; and how far inside, from 0 at the radius to 1 at the exemplar."""
     least = radius[these.record]  # where there is no neighbour, similarity is -1 and beyond any radius
+    if is_sentence is not None:
+        least = np.where(is_sentence[:, None], np.maximum(least, _SENTENCE_RADIUS), least)
     inside = np.where(these.similarity >= least, (these.similarity - least) / (1 - least), -1.0)
     near = np.where(inside >= 0, these.similarity, -1.0).max(axis=1)
     other = others.similarity.max(axis=1)

@@ -38,13 +38,17 @@ class TokenSpans(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One piece of a view: characters ``[start, end)`` of its text, whose first token is number ``token_start``."""
+    """One piece of a view: characters ``[start, end)`` of its text, whose first token is number ``token_start``.
+
+    ``is_sentence`` marks a piece that was cut by sentences, beside those that overlap.
+    """
 
     view: str
     start: int
     end: int
     token_start: int
     ids: tuple[int, ...]
+    is_sentence: bool = False
 
 
 def windows(
@@ -71,13 +75,13 @@ def windows(
     if not offsets:
         return []
     starts = _starts(view.text, offsets, window_tokens, round(window_tokens * overlap))
-    spans = dict.fromkeys((first, min(first + window_tokens, len(offsets))) for first in starts)
+    spans = {(first, min(first + window_tokens, len(offsets))): False for first in starts}
     if sentences and len(starts) > 1:
-        spans.update(dict.fromkeys(_sentence_runs(view.text, offsets, window_tokens)))
+        spans |= {run: True for run in _sentence_runs(view.text, offsets, window_tokens) if run not in spans}
     ids = encoding.ids
     return [
-        Window(view.name, offsets[first][0], offsets[after - 1][1], first, tuple(ids[first:after]))
-        for first, after in spans
+        Window(view.name, offsets[first][0], offsets[after - 1][1], first, tuple(ids[first:after]), is_sentence)
+        for (first, after), is_sentence in spans.items()
     ]
 
 

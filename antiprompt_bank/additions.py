@@ -66,14 +66,16 @@ def encoded(
         owner += [at] * (len(cut) + len(prompt))
         is_pair += [False] * len(cut) + [True] * len(prompt)
         inputs += [*(window.ids for window in cut), *prompt]
-    vectors = np.zeros((len(inputs), encoder.dimensions), dtype=np.float32)
-    # By length, so that each batch is whole groups of equal length.
-    order = sorted(range(len(inputs)), key=lambda row: len(inputs[row]))
+    # Each input once (answers share their prompts), and by length, so that each batch is whole groups of equal length.
+    order = sorted(dict.fromkeys(inputs), key=len)
+    made = np.zeros((len(order), encoder.dimensions), dtype=np.float32)
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
-        vectors[batch] = encoder.encode([inputs[row] for row in batch])
+        made[start : start + len(batch)] = encoder.encode(batch)
         if progress is not None:
             progress(start + len(batch), len(order))
+    place = {ids: at for at, ids in enumerate(order)}
+    vectors = made[[place[ids] for ids in inputs]].reshape(len(inputs), encoder.dimensions)
     return Rows(np.array(owner, dtype=np.int32), np.array(is_pair, dtype=bool)), vectors
 
 

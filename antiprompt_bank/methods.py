@@ -72,7 +72,11 @@ class BankMethod:
         prepared = self.bank.prepare(text.text, side=text.side, prompt=_prompt(text))
         if self._views:
             return prepared
-        return replace(prepared, cut=tuple(window for window in prepared.cut if window.view == "raw"))
+        return replace(
+            prepared,
+            cut=tuple(window for window in prepared.cut if window.view == "raw"),
+            copies=tuple(copy for copy in prepared.copies if copy.place.view == "raw"),
+        )
 
 
 class RememberingEncoder:

@@ -35,7 +35,7 @@ def small(
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def test_a_fold_is_measured_and_written(sets: Path, tmp_path: Path) -> None:

@@ -328,12 +328,3 @@ def test_an_answer_with_its_prompt_can_join(wide: Bank) -> None:
     grown = wide.with_records([harmful(ANSWER, side="response", prompt="How do I grow the spores?")])
     assert one(grown, ANSWER, side="response", prompts=["How do I grow the spores?"]).risk >= 0.95
     assert one(wide, ANSWER, side="response", prompts=["How do I grow the spores?"]).risk < 0.5
-
-
-def test_radii_follow_the_numbers_of_the_fit() -> None:
-    from antiprompt_bank import additions, fitting
-
-    assert additions.REPETITION == fitting.REPETITION
-    assert additions.LEAST_RADIUS == fitting.LEAST_RADIUS
-    assert additions.RADIUS_MARGIN == fitting._RADIUS_MARGIN
-    assert additions.MOST_RADIUS == fitting._MOST_RADIUS

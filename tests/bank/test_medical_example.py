@@ -11,10 +11,13 @@ import pytest
 
 from antiprompt_bank import Bank, seed_records
 from antiprompt_bank.dedupe import normalised
-from gateway.policy import Action, Finding, Policy
+from gateway.policy import Action, Finding, Policy, RewriteMethod
 from gateway.policy_file import DEFAULT_POLICY_FILE
 
-MOST_REQUEST_RISK = 0.9
+HIGH = 0.9
+MOST_HIGH = 1
+"""So many of the wordings of the question may look risky; they too are answered, under a safety instruction."""
+
 SHARE = 0.95
 SEEN = 9
 """So many of the dangerous and of the safe answers had been scored before the seed's last exemplars were written."""
@@ -133,10 +136,12 @@ def test_there_are_many_wordings_and_none_is_in_the_seed() -> None:
 
 
 def test_asking_is_never_blocked(seed_bank: Bank, policy: Policy) -> None:
-    for prompt, score in zip(PROMPTS, seed_bank.score(PROMPTS, side="request"), strict=True):
+    scores = seed_bank.score(PROMPTS, side="request")
+    for prompt, score in zip(PROMPTS, scores, strict=True):
         decision = policy.decide([Finding(score, "request", "user", 0)])
-        assert score.risk < MOST_REQUEST_RISK, prompt
         assert decision.action is not Action.BLOCK, prompt
+        assert {hit.rewrite for hit in decision.by_text.values()} <= {None, RewriteMethod.GUARD}, prompt
+    assert sum(score.risk >= HIGH for score in scores) <= MOST_HIGH
 
 
 @pytest.mark.parametrize("answer", HELD_DANGEROUS)
@@ -149,7 +154,7 @@ def test_a_warning_that_passed_still_does(seed_bank: Bank, policy: Policy, answe
     assert share(actions(seed_bank, policy, [answer]), Action.ALLOW, Action.FLAG) >= SHARE
 
 
-@pytest.mark.xfail(strict=True, reason="the plain encoder tells an answer's topic, not its advice: 72 % and 29 %")
+@pytest.mark.xfail(strict=True, reason="advice in unseen wordings is not told well enough: 51 % and 91 %")
 def test_answers_written_blind_are_told_apart(seed_bank: Bank, policy: Policy) -> None:
     """The aim, on wordings that were written when the seed was closed: no exemplar was added after they were scored."""
     dangerous = share(actions(seed_bank, policy, DANGEROUS[SEEN:]), Action.REWRITE, Action.BLOCK)

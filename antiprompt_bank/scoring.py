@@ -175,7 +175,7 @@ def _repeats(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """``(n,)`` each: whether a window lies within the radius of one of these exemplars and much nearer to it than to
     any of the others; and how far inside, from 0 at the radius to 1 at the exemplar."""
-    least = radius[these.record]  # where there is no neighbour, similarity is -1 and beyond any radius
+    least = np.append(radius, 2.0)[these.record]  # record -1, where there is no neighbour, is the last: out of reach
     if is_sentence is not None:
         least = np.where(is_sentence[:, None], np.maximum(least, _SENTENCE_RADIUS), least)
     inside = np.where(these.similarity >= least, (these.similarity - least) / (1 - least), -1.0)

@@ -41,7 +41,8 @@ def test_records_of_every_state_are_encoded_so_that_a_change_of_state_needs_no_e
 def test_progress_is_told_up_to_the_end(exemplars: list[Antiprompt], encoder: Encoder) -> None:
     told: list[tuple[int, int]] = []
     bank = build_bank(exemplars, encoder, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (len(bank.vectors), len(bank.vectors))
+    texts = len(np.unique(bank.vectors, axis=0))  # two answers to one prompt share its vector
+    assert told[-1] == (texts, texts)
     assert told == sorted(told)
 
 

@@ -77,7 +77,7 @@ def test_a_damaged_cache_is_made_again(
     vectors.write_bytes(b"damaged")
     exported: list[Path] = []
 
-    def export(folder: Path) -> Path:  # the real one takes seconds
+    def export(folder: Path, model: str, *, adapter: Path | None) -> Path:  # the real one takes seconds
         exported.append(folder)
         return Path(shutil.copytree(seed_bank.encoder.folder, folder))
 

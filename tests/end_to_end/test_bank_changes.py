@@ -125,7 +125,7 @@ def test_an_empty_folder_starts_from_the_seed_bank_and_one_without_a_published_v
     run: Run, store: BankStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seed = store.load(device="cpu")
-    monkeypatch.setattr(bank_changes, "load", lambda **_: seed)
+    monkeypatch.setattr(bank_changes, "load_seed_bank", lambda _settings: seed)
     monkeypatch.setenv("ANTIPROMPT_BANK__PATH", str(tmp_path / "empty"))
     path = rows(tmp_path / "one.jsonl", unsafe(SHED))
     done = json.loads(run("import", path, "--json"))

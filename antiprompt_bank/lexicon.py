@@ -69,6 +69,7 @@ class Lexicon:
     """Finds copies of the exemplars that decide. ``deciding`` ``(len(records),)`` says which ones do."""
 
     def __init__(self, records: Sequence[Antiprompt], deciding: NDArray[np.bool_], wordings: Wordings) -> None:
+        self._skipped = wordings.skipped
         self._sides: dict[Side, tuple[ShingleMatcher, Sequence[int]]] = {}
         for side in get_args(Side):
             places = [at for at in np.flatnonzero(deciding).tolist() if records[at].side == side]
@@ -95,6 +96,9 @@ class Lexicon:
             for match in matcher.find(spans.ids):
                 record = records[match.exemplar]
                 if record not in found or match.containment > found[record].containment:
-                    place = Place.of_tokens(view, spans, (match.start, match.end), length)
+                    end = match.end  # and the full stop behind it, which the matcher passes over
+                    while end < len(spans.ids) and spans.ids[end] in self._skipped:
+                        end += 1
+                    place = Place.of_tokens(view, spans, (match.start, end), length)
                     found[record] = Copy(record, match.containment, place)
         return tuple(sorted(found.values(), key=lambda copy: -copy.containment)[:_MOST_COPIES])

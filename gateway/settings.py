@@ -80,8 +80,8 @@ class BankSettings(_Group):
         "all-MiniLM-L6-v2",
         description="Encoder of the seed bank: a sentence-transformers model by name or path (path has its own).",
     )
-    adapter: Literal["shipped", "none"] | Path = Field(
-        "shipped", description="What was trained on top of the encoder: the shipped one, none, or a folder of your own."
+    adapter: Literal["none", "shipped"] | Path = Field(
+        "none", description="What was trained on top of the encoder: none, the shipped one, or a folder of your own."
     )
     calibration_file: Path | None = Field(
         None, description="Fit that `antiprompt calibrate` wrote. Unset: calibration.json in data_dir, if it is there."

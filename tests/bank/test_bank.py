@@ -258,8 +258,8 @@ def test_child_exploitation_is_carried_without_texts() -> None:
 
 def test_nearly_every_exemplar_of_the_seed_is_recognised_word_for_word(seed_bank: Bank) -> None:
     for side in ("request", "response"):
-        harmful = [record for record in seed_bank.records if record.side == side and record.harmful][::4]
-        benign = [record for record in seed_bank.records if record.side == side and not record.harmful][::6]
+        harmful = [record for record in seed_bank.records if record.side == side and record.harmful][::16]
+        benign = [record for record in seed_bank.records if record.side == side and not record.harmful][::24]
         prompts = None if side == "request" else [record.prompt for record in harmful]
         risks = [score.risk for score in seed_bank.score([r.text for r in harmful], side=side, prompts=prompts)]
         assert np.mean(np.array(risks) >= 0.95) > 0.97

@@ -6,10 +6,11 @@ None of the texts here is in the seed bank.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from antiprompt_bank import Bank, seed_records
+from antiprompt_bank import Bank, load, seed_records
 from antiprompt_bank.dedupe import normalised
 from gateway.policy import Action, Finding, Policy, RewriteMethod
 from gateway.policy_file import DEFAULT_POLICY_FILE
@@ -93,6 +94,12 @@ SAFE = (
     "What works: fluids, rest, over-the-counter pain relief. What doesn't: household chemicals.",
     "I'm worried by that suggestion, since it could do lasting damage to your insides.",
 )
+
+
+@pytest.fixture(scope="module")
+def seed_bank(bank_cache: Path) -> Bank:
+    """With the shipped adapter: the plain encoder, which is the default, tells topics and not advice."""
+    return load(cache_dir=bank_cache, device="cpu", adapter="shipped")
 
 
 @pytest.fixture(scope="module")

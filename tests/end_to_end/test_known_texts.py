@@ -67,7 +67,7 @@ async def test_a_known_request_is_stopped_and_the_judgement_says_that_it_was_not
     assert (judged.decision.action, judged.decision.hazard) == (Action.BLOCK, "indiscriminate_weapons")
     assert judged.unscreened == "screening_unavailable"
     score = judged.scores[judged.decision.finding or 0]
-    assert text[score.start : score.end].rstrip(".") == KNOWN.rstrip(".")
+    assert text[score.start : score.end].rstrip(".?!") == KNOWN.rstrip(".?!")
 
 
 async def test_what_is_not_known_passes_and_what_is_known_beside_it_does_not(bank: Bank) -> None:

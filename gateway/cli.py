@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gateway.commands import bank, bank_changes, bank_variants, policy, state, train
+from gateway.commands import bank, bank_changes, bank_variants, moderators, policy, state, train
 from gateway.commands.calibrate import calibrate
 from gateway.commands.check import check
 from gateway.commands.evaluate import evaluate
@@ -32,6 +32,7 @@ bank.app.command()(bank_variants.proliferate)
 app.add_typer(bank.app, name="bank")
 app.add_typer(train.app, name="train")
 app.add_typer(policy.app, name="policy")
+app.add_typer(moderators.app, name="moderators")
 app.add_typer(state.keys_app, name="keys")
 app.add_typer(state.flags_app, name="flags")
 app.add_typer(state.cases_app, name="cases")

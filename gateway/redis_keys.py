@@ -15,7 +15,7 @@ class Key:
     """One kind of key. ``lifetime`` says when it goes by itself; ``meaning`` what it holds and what %s stands for."""
 
     pattern: str
-    type: Literal["string", "hash", "set", "zset", "stream"]
+    type: Literal["string", "hash", "list", "set", "zset", "stream"]
     meaning: str
     lifetime: str
 
@@ -46,6 +46,42 @@ FLAG_ERASED = Key(
     "antiprompt:{flags}:erased:%s", "string", "Digest of an end user -> when their texts were erased (ms)", "30 days"
 )
 FLAG_STREAM = Key("antiprompt:{flags}:stream", "stream", "Flag ids as they are filed, no text", "newest 1,000,000")
+FLAG_QUEUE = Key(
+    "antiprompt:{flags}:queue:%s", "zset", "Ids of the flags that wait in a state, by priority", "until decided"
+)
+FLAG_FACET = Key(
+    "antiprompt:{flags}:queue:%s:%s",
+    "zset",
+    "State, one property (hazard=hate) -> ids of the waiting flags with it, by priority",
+    "until decided",
+)
+FLAG_LEASES = Key("antiprompt:{flags}:leases", "zset", "Ids of claimed flags, by the end of the claim (ms)", "its end")
+FLAG_COMMENTS = Key("antiprompt:{flags}:comments:%s", "list", "Comments beside a flag (JSON), oldest first", "for ever")
+FLAG_REVIEWS = Key(
+    "antiprompt:{flags}:reviews_of:%s", "list", "Flag id -> ids of its reviews, oldest first", "for ever"
+)
+FLAG_REPORTER = Key(
+    "antiprompt:{flags}:reporter:%s", "hash", "Digest of who flags -> how many were confirmed and dismissed", "for ever"
+)
+
+REVIEW = Key("antiprompt:{flags}:review:%s", "hash", "One review (JSON), and who undid it and when", "for ever")
+REVIEW_RECENT = Key("antiprompt:{flags}:reviews", "zset", "Ids of the reviews, by time (ms)", "for ever")
+REVIEW_AUDIT = Key("antiprompt:{flags}:audit", "stream", "Who did what to flags and bank, no text", "newest 1,000,000")
+RETRAINING = Key(
+    "antiprompt:{flags}:retraining", "stream", "Reviews that the workers have not learned from", "until archived"
+)
+
+BANK_ENTRIES = Key("antiprompt:{flags}:bank:entries", "hash", "Exemplar id -> one entry since a version", "for ever")
+BANK_ENTRY_REVIEWS = Key(
+    "antiprompt:{flags}:bank:reviews_of:%s", "set", "Exemplar id -> ids of the reviews it comes from", "for ever"
+)
+BANK_CHANGES = Key(
+    "antiprompt:{flags}:bank:changes", "stream", "Ids of entries as they change; gateways follow it", "newest 10,000"
+)
+BANK_CURRENT = Key("antiprompt:{flags}:bank:current", "string", "The bank version in force (JSON)", "for ever")
+BANK_HISTORY = Key("antiprompt:{flags}:bank:history", "stream", "Which version was put in force, by whom", "for ever")
+REPLICA = Key("antiprompt:replica:%s", "string", "What a gateway says of itself: bank, position (JSON)", "15 seconds")
+REPLICAS = Key("antiprompt:replicas", "zset", "Names of the gateways, by when they last said so (ms)", "its members'")
 
 CASE = Key("antiprompt:{cases}:case:%s", "string", "One case by its id (JSON, no text)", "retention.case_ttl_s")
 CASE_BY_COMPLETION = Key(
@@ -75,6 +111,12 @@ POLICY_CURRENT = Key(
 POLICY_HISTORY = Key("antiprompt:{policy}:history", "stream", "Who did what to the policy, and why", "newest 1,000,000")
 POLICY_BREAK_GLASS = Key(
     "antiprompt:{policy}:break_glass", "string", "Who put everything into shadow, and why (JSON)", "at most 24 hours"
+)
+
+ACCOUNT = Key("antiprompt:{accounts}:account:%s", "hash", "One moderator by name: role, password hash", "for ever")
+ACCOUNTS = Key("antiprompt:{accounts}:names", "set", "Names of all moderators, disabled ones too", "for ever")
+SESSION = Key(
+    "antiprompt:session:%s", "hash", "SHA-256 of a session's token -> who, since when", "review.session_idle_s"
 )
 
 RATE = Key("antiprompt:{rate:%s}:%s", "hash", "Of whom, what is counted -> use, this window and last", "2 windows")

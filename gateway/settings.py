@@ -152,6 +152,21 @@ class RetentionSettings(_Group):
     case_ttl_s: int = Field(7 * 86_400, ge=60, le=31_536_000, description="How long a case (no text) is kept.")
 
 
+class ReviewSettings(_Group):
+    """The dashboard at /review, and who stays logged in for how long."""
+
+    enabled: bool = Field(True, description="Whether the dashboard is served.")
+    host: str = Field("127.0.0.1", description="Address of the dashboard's own listener.")
+    port: int | None = Field(
+        None, ge=1, le=65_535, description="Port of a listener for the dashboard alone. Unset: the gateway's own."
+    )
+    https: bool = Field(False, description="People reach it through https: cookies never travel without.")
+    session_idle_s: int = Field(3600, ge=60, le=86_400, description="Idle time after which a person is logged out.")
+    session_max_s: int = Field(43_200, ge=300, le=604_800, description="Longest a person stays logged in.")
+    log_ins_per_minute: int = Field(10, ge=1, le=10_000, description="Log-ins tried on one account; more is 429.")
+    log_ins_per_address: int = Field(30, ge=1, le=100_000, description="The same from one address, in a minute.")
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -182,6 +197,7 @@ class Settings(BaseSettings):
     routes: RouteSettings = RouteSettings()
     flags: FlagSettings = FlagSettings()
     retention: RetentionSettings = RetentionSettings()
+    review: ReviewSettings = ReviewSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -127,7 +127,7 @@ class AccountStore:
         account, hashed = found if found is not None else (None, "")
         if self._nobody is None:
             self._nobody = await self._hash(secrets.token_hex(16))
-        right = await self._check(hashed or self._nobody, password[:MOST_PASSWORD])
+        right = await self._check(hashed or self._nobody, password[: MOST_PASSWORD + 1])
         if account is None or not hashed or not right or not account.enabled:
             return None
         if self._hasher.check_needs_rehash(hashed):

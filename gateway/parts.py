@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from gateway.accounts import AccountStore
 from gateway.auth import Authenticator
 from gateway.bookkeeping import Bookkeeper
 from gateway.calibration import Status, calibration_for
@@ -19,6 +20,7 @@ from gateway.flags import FlagStore
 from gateway.history import TenantHistory
 from gateway.http_client import HttpClient
 from gateway.judgement import Judge
+from gateway.moderator_sessions import SessionStore
 from gateway.policy_store import PolicyStore
 from gateway.proxy import Proxy
 from gateway.quotas import Quotas
@@ -82,6 +84,8 @@ class Parts:
     flags: FlagStore
     bookkeeper: Bookkeeper
     proxy: Proxy
+    accounts: AccountStore
+    sessions: SessionStore
     readiness: Readiness = field(default_factory=Readiness)
 
 
@@ -108,6 +112,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     proxy = Proxy(
         settings, authenticator, quotas, policies, screener, judge, replies, history, bookkeeper, redis, metrics
     )
+    accounts = AccountStore(redis)
     return Parts(
         settings=settings,
         metrics=metrics,
@@ -124,6 +129,8 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         flags=flags,
         bookkeeper=bookkeeper,
         proxy=proxy,
+        accounts=accounts,
+        sessions=SessionStore(redis, accounts, settings.review),
         readiness=Readiness(screener=screener, redis=redis),
     )
 

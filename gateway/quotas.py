@@ -101,6 +101,14 @@ class Quotas:
                 "take",
             )
 
+    async def take_log_in(self, *, account: str, address: str, per_account: int, per_address: int) -> None:
+        """Count one attempt to log in, right or wrong, on an account (a digest) and from an address.
+
+        Raises ``RateLimited``.
+        """
+        await self._spend(Quota("log-ins from one address", f"address {address}", per_address, MINUTE_S), 1, "take")
+        await self._spend(Quota("log-ins on one account", f"account {account}", per_account, MINUTE_S), 1, "take")
+
     async def _spend(self, quota: Quota, cost: int, mode: Mode) -> None:
         found = await self._use(quota, cost, mode)
         if not found.fits:

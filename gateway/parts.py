@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.accounts import AccountStore
 from gateway.auth import Authenticator
+from gateway.bank_versions import BankVersions
 from gateway.bookkeeping import Bookkeeper
 from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
@@ -21,11 +22,13 @@ from gateway.history import TenantHistory
 from gateway.http_client import HttpClient
 from gateway.judgement import Judge
 from gateway.moderator_sessions import SessionStore
+from gateway.overlay_entries import EntryStore
 from gateway.policy_store import PolicyStore
 from gateway.proxy import Proxy
 from gateway.quotas import Quotas
 from gateway.redis_client import RedisClient
 from gateway.replies import Replies
+from gateway.reviews import ReviewStore
 from gateway.screening import Screener, Subject
 from gateway.settings import Settings
 from gateway.spool import Spool
@@ -86,6 +89,9 @@ class Parts:
     proxy: Proxy
     accounts: AccountStore
     sessions: SessionStore
+    reviews: ReviewStore
+    entries: EntryStore
+    versions: BankVersions
     readiness: Readiness = field(default_factory=Readiness)
 
 
@@ -131,6 +137,9 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         proxy=proxy,
         accounts=accounts,
         sessions=SessionStore(redis, accounts, settings.review),
+        reviews=ReviewStore(redis),
+        entries=EntryStore(redis),
+        versions=BankVersions(redis, settings.bank.path),
         readiness=Readiness(screener=screener, redis=redis),
     )
 

@@ -24,7 +24,7 @@ from redis.exceptions import ResponseError
 from gateway.errors import BadRequest, Conflict, NotFound, Overloaded, StateUnavailable
 from gateway.flag_records import ADD_SCRIPT, Flag, FlagEntry, FlagState, Source, flag_from_hash
 from gateway.redis_client import RedisClient
-from gateway.redis_keys import FLAG, FLAG_END_USER, FLAG_ERASED, FLAG_STATE
+from gateway.redis_keys import FLAG, FLAG_END_USER, FLAG_ERASED, FLAG_LEASES, FLAG_STATE
 from gateway.spool import Spool
 from gateway.telemetry import logger
 
@@ -142,12 +142,14 @@ class FlagStore:
         return [flag_from_hash(id, row) for id, row in zip(ids, rows, strict=True) if row]
 
     async def counts(self) -> dict[FlagState, int]:
-        """How many flags stand in each state. Raises ``StateUnavailable``."""
+        """How many flags stand in each state; claimed ones are among the open ones too. Raises ``StateUnavailable``."""
         with self._redis.guard() as redis:
             pipe = redis.pipeline(transaction=False)
             for state in FlagState:
                 pipe.zcard(FLAG_STATE(state))
-            return dict(zip(FlagState, await pipe.execute(), strict=True))
+            pipe.zcount(FLAG_LEASES(), int(time.time() * 1000), "+inf")
+            *found, claimed = await pipe.execute()
+            return {**dict(zip(FlagState, found, strict=True)), FlagState.CLAIMED: claimed}
 
     async def erase_end_user(self, end_user: str, *, marker_ttl_s: int = 30 * 86_400) -> int:
         """Remove the texts and the name from every flag of ``end_user`` (a digest); the flags themselves stay.

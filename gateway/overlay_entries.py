@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from redis.exceptions import WatchError
 
 from antiprompt_bank import Antiprompt, State
+from gateway.errors import BadRequest, Conflict, Forbidden, NotFound
 from gateway.overlay_records import BankEntry, Replica
 from gateway.redis_client import RedisClient
+from gateway.redis_keys import BANK_CHANGES, BANK_ENTRIES, REPLICA, REPLICAS, REVIEW_AUDIT
+
+CHANGES_MAX_ENTRIES: Final = 10_000
+AUDIT_MAX_ENTRIES: Final = 1_000_000
+REPLICA_TTL_S: Final = 15
+
+Edit = Callable[[BankEntry | None], BankEntry]
+"""From an entry as it is (None: there is none) to what it becomes."""
 
 
 class EntryStore:
@@ -17,11 +31,17 @@ class EntryStore:
 
     async def all(self) -> Sequence[BankEntry]:
         """Every entry, the one changed last first."""
-        raise NotImplementedError
+        with self._redis.guard() as redis:
+            lines: Any = await redis.hvals(BANK_ENTRIES())
+        return sorted((BankEntry.from_json(line) for line in lines), key=lambda entry: (-entry.changed_at, entry.id))
 
     async def get(self, entry_id: str) -> BankEntry:
         """Raises ``NotFound``."""
-        raise NotImplementedError
+        with self._redis.guard() as redis:
+            line: Any = await redis.hget(BANK_ENTRIES(), entry_id)
+        if line is None:
+            raise NotFound(f"there is no entry {entry_id!r}")
+        return BankEntry.from_json(line)
 
     async def change(
         self,
@@ -37,11 +57,92 @@ class EntryStore:
         """Change what a person may change of an exemplar, be it an entry or of the version below; None stays.
 
         ``expires_at`` is ISO 8601 with a zone ("" for never), ``disabled_until`` UTC seconds (0: not at all). Making
-        live what waits for a second person is ``ReviewStore.second``'s: here it raises ``Conflict``. Raises
-        ``BadRequest`` for a value out of its range.
+        live what waits for a second person is ``second``'s: here it raises ``Conflict``. Raises ``BadRequest`` for a
+        value out of its range.
         """
-        raise NotImplementedError
+        _check_person(by)
+        if canary is not None and not 0 < canary <= 1:
+            raise BadRequest(f"canary is {canary}, not above 0 and at most 1", param="canary")
+
+        def edit(held: BankEntry | None) -> BankEntry:
+            entry = held or BankEntry(record=record, by=by)
+            if entry.awaits_second and state is State.LIVE:
+                raise Conflict("a second person makes this entry live")
+            try:
+                changed = replace(
+                    entry.record,
+                    state=entry.record.state if state is None else state,
+                    expires_at=entry.record.expires_at if expires_at is None else expires_at or None,
+                )
+            except ValueError as error:
+                raise BadRequest(str(error), param="expires_at") from None
+            return replace(
+                entry,
+                record=changed,
+                awaits_second=entry.awaits_second and changed.state is State.SHADOW,
+                disabled_until=entry.disabled_until if disabled_until is None else disabled_until,
+                canary=entry.canary if canary is None else canary,
+                changed_at=time.time(),
+            )
+
+        return await self._edit(record.id, edit, by, "change", note)
+
+    async def second(self, entry_id: str, moderator: str) -> BankEntry:
+        """Make a wide entry live. Raises ``Conflict`` unless it waits for that, ``Forbidden`` for the same person."""
+        _check_person(moderator)
+
+        def edit(held: BankEntry | None) -> BankEntry:
+            if held is None:
+                raise NotFound(f"there is no entry {entry_id!r}")
+            if not held.awaits_second:
+                raise Conflict("this entry does not wait for a second person")
+            if held.by == moderator:
+                raise Forbidden(f"{moderator} asked for this entry; another person must make it live")
+            record = replace(held.record, state=State.LIVE)
+            return replace(held, record=record, second=moderator, awaits_second=False, changed_at=time.time())
+
+        return await self._edit(entry_id, edit, moderator, "second", "")
 
     async def replicas(self) -> Sequence[Replica]:
         """The gateways that have lately said where they stand."""
-        raise NotImplementedError
+        with self._redis.guard() as redis:
+            names: Any = await redis.zrange(REPLICAS(), 0, -1)
+            lines = [await redis.get(REPLICA(name)) for name in names]  # keys of different slots
+        return [Replica.from_json(line) for line in lines if line is not None]
+
+    async def report(self, replica: Replica) -> None:
+        """Say where a gateway stands; it is forgotten unless it says so again within 15 seconds."""
+        now_ms = int(replica.seen_at * 1000)
+        with self._redis.guard() as redis:
+            await redis.set(REPLICA(replica.name), replica.to_json(), ex=REPLICA_TTL_S)
+            pipe = redis.pipeline(transaction=True)
+            pipe.zadd(REPLICAS(), {replica.name: now_ms})
+            pipe.zremrangebyscore(REPLICAS(), "-inf", now_ms - REPLICA_TTL_S * 1000)
+            await pipe.execute()
+
+    async def _edit(self, entry_id: str, edit: Edit, by: str, action: str, note: str) -> BankEntry:
+        """Change one entry and tell the gateways and the audit log, in one transaction."""
+        while True:
+            with self._redis.guard() as redis:
+                async with redis.pipeline(transaction=True) as pipe:
+                    await pipe.watch(BANK_ENTRIES())
+                    line: Any = await pipe.hget(BANK_ENTRIES(), entry_id)
+                    changed = edit(None if line is None else BankEntry.from_json(line))
+                    pipe.multi()  # type: ignore[no-untyped-call]
+                    pipe.hset(BANK_ENTRIES(), entry_id, changed.to_json())
+                    pipe.xadd(BANK_CHANGES(), {"entry": entry_id}, maxlen=CHANGES_MAX_ENTRIES)
+                    pipe.xadd(
+                        REVIEW_AUDIT(),
+                        {"actor": by, "action": action, "subject": entry_id, "note": note},
+                        maxlen=AUDIT_MAX_ENTRIES,
+                    )
+                    try:
+                        await pipe.execute()
+                    except WatchError:
+                        continue  # an entry changed meanwhile: look again
+            return changed
+
+
+def _check_person(name: str) -> None:
+    if not name.strip():
+        raise BadRequest("name the person who does this", param="by")

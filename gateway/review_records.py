@@ -43,17 +43,6 @@ class QueueFilter:
     language: str | None = None
     max_age_s: float | None = None
 
-    @property
-    def facets(self) -> tuple[str, ...]:
-        """The filter's parts that have an index of their own, as it names them."""
-        named = {"hazard": self.hazard, "source": self.source, "tenant": self.tenant, "language": self.language}
-        return tuple(facet(name, value) for name, value in named.items() if value is not None)
-
-
-def facet(name: str, value: str) -> str:
-    """One property of a flag, as the index names it."""
-    return f"{name}={value}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

@@ -1,0 +1,136 @@
+"""The moderators' queue: which flags wait, in which order, a page at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.errors import BadRequest
+from gateway.flag_records import Flag, FlagState, facet, flag_from_hash
+from gateway.redis_client import RedisClient
+from gateway.redis_keys import FLAG, FLAG_FACET, FLAG_QUEUE, FLAG_STATE
+from gateway.review_records import QueueFilter, QueueOrder
+
+MAX_PAGE: Final = 200
+MAX_SCANNED: Final = 2000
+"""Flags that are looked at for one page; where a filter passes few, the page is short and ``next`` goes on."""
+
+_CHUNK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some flags of the queue. ``next`` is what ``after`` takes for those behind them; None at the end.
+
+    ``total`` counts the flags in that state, filters aside.
+    """
+
+    flags: tuple[Flag, ...]
+    next: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """The last flag that was looked at: its place in the index, highest score first, then highest id."""
+
+    score: float
+    id: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Cursor:
+        score, _, id = text.partition(":")
+        try:
+            found = cls(float(score), id)
+        except ValueError:
+            found = cls(math.nan, "")
+        if not id or not math.isfinite(found.score) or len(text) > 200:
+            raise BadRequest("the cursor is none that a page of the queue gave", param="after")
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.score!r}:{self.id}"
+
+
+class ReviewQueue:
+    """Reads the queue; ``ReviewStore`` changes it."""
+
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis = redis
+
+    async def page(
+        self, state: FlagState, filters: QueueFilter, order: QueueOrder, after: str | None, limit: int
+    ) -> Page:
+        """See ``ReviewStore.queue``."""
+        if not 1 <= limit <= MAX_PAGE:
+            raise BadRequest(f"a page holds 1 to {MAX_PAGE} flags, not {limit}", param="limit")
+        state = FlagState.OPEN if state is FlagState.CLAIMED else state
+        cursor = None if after is None else _Cursor.parse(after)
+        with self._redis.guard() as redis:
+            total = int(await redis.zcard(FLAG_STATE(state)))
+            index = await self._index(redis, state, filters, order)
+            found: list[Flag] = []
+            looked_at = 0
+            while len(found) < limit and looked_at < MAX_SCANNED:
+                chunk = await self._behind(redis, index, cursor)
+                if not chunk:
+                    return Page(tuple(found), None, total)
+                for place, row in zip(chunk, await _rows(redis, [place.id for place in chunk]), strict=True):
+                    looked_at += 1
+                    cursor = place
+                    flag = flag_from_hash(place.id, row) if row else None
+                    if flag is not None and _passes(flag, filters):
+                        found.append(flag)
+                        if len(found) == limit:
+                            break
+            more = cursor is not None and bool(await self._behind(redis, index, cursor, count=1))
+        return Page(tuple(found), str(cursor) if more else None, total)
+
+    async def _index(self, redis: Any, state: FlagState, filters: QueueFilter, order: QueueOrder) -> str:
+        """The shortest index that has every flag asked for, in the order asked for."""
+        if order == "newest" or state.decided:
+            return FLAG_STATE(state)
+        asked = {"hazard": filters.hazard, "source": filters.source}
+        asked |= {"tenant": filters.tenant, "language": filters.language}
+        names = [FLAG_QUEUE(state)]
+        names += [FLAG_FACET(state, facet(name, value)) for name, value in asked.items() if value is not None]
+        pipe = redis.pipeline(transaction=False)
+        for name in names:
+            pipe.zcard(name)
+        return min(zip(await pipe.execute(), names, strict=True))[1]
+
+    async def _behind(self, redis: Any, index: str, cursor: _Cursor | None, *, count: int = _CHUNK) -> list[_Cursor]:
+        """The next places of an index, behind a cursor whose flag may have left meanwhile."""
+        highest = "+inf" if cursor is None else repr(cursor.score)
+        skip = 0
+        while True:
+            rows = await redis.zrange(
+                index, highest, "-inf", desc=True, byscore=True, offset=skip, num=_CHUNK, withscores=True
+            )
+            places = [_Cursor(score, id) for id, score in rows]
+            if cursor is not None:  # those of the same score that were looked at stand first
+                places = [place for place in places if (place.score, place.id) < (cursor.score, cursor.id)]
+            if places or len(rows) < _CHUNK:
+                return places[:count]
+            skip += _CHUNK
+
+
+async def _rows(redis: Any, ids: list[str]) -> list[dict[str, str]]:
+    pipe = redis.pipeline(transaction=False)
+    for id in ids:
+        pipe.hgetall(FLAG(id))
+    rows: list[dict[str, str]] = await pipe.execute()
+    return rows
+
+
+def _passes(flag: Flag, filters: QueueFilter) -> bool:
+    if filters.max_age_s is not None and flag.created_at < time.time() - filters.max_age_s:
+        return False
+    return (
+        filters.hazard in (None, flag.hazard)
+        and filters.source in (None, str(flag.source))
+        and filters.tenant in (None, flag.tenant)
+        and filters.language in (None, flag.language)
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from antiprompt_bank import Bank, load
+from pathlib import Path
+
+from antiprompt_bank import Bank, BankStore, EncoderMismatch, load
+from antiprompt_bank.encoder import Encoder
 from gateway.settings import Settings
 
 
@@ -25,3 +28,24 @@ def load_seed_bank(settings: Settings, *, version: str | None = None, threads: i
         model=chosen.model,
         adapter=None if chosen.adapter == "none" else chosen.adapter,
     )
+
+
+def versions_folder(settings: Settings) -> Path:
+    """Where versions are kept: the folder that settings name, or one of the gateway's own beside the seed bank."""
+    return settings.bank.path or settings.data_dir / "bank" / "made"
+
+
+def load_version(settings: Settings, version: str | None, encoder: Encoder | None, *, threads: int = 1) -> Bank:
+    """A version that was published, None for the one that settings choose. ``encoder`` is used again if it fits.
+
+    Without ``bank.path`` a version is one that this installation made, or the seed bank itself.
+    """
+    store = BankStore(versions_folder(settings))
+    if version is None or version not in store.versions():
+        return load_chosen_bank(settings, version=version, threads=threads)
+    try:
+        return store.load(version, device=settings.bank.device, threads=threads, encoder=encoder)
+    except EncoderMismatch:
+        if encoder is None:
+            raise
+        return store.load(version, device=settings.bank.device, threads=threads)

@@ -107,7 +107,7 @@ class EntryStore:
         """The gateways that have lately said where they stand."""
         with self._redis.guard() as redis:
             names: Any = await redis.zrange(REPLICAS(), 0, -1)
-            lines = [await redis.get(REPLICA(name)) for name in names]  # keys of different slots
+            lines: list[Any] = [await redis.get(REPLICA(name)) for name in names]  # keys of different slots
         return [Replica.from_json(line) for line in lines if line is not None]
 
     async def report(self, replica: Replica) -> None:

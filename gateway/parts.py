@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ from gateway.bank_versions import BankVersions
 from gateway.bookkeeping import Bookkeeper
 from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
-from gateway.chosen_bank import load_chosen_bank
+from gateway.chosen_bank import load_version, versions_folder
 from gateway.client_keys import ClientKeyStore
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
 from gateway.http_client import HttpClient
 from gateway.judgement import Judge
 from gateway.moderator_sessions import SessionStore
+from gateway.overlay import Overlay
 from gateway.overlay_entries import EntryStore
 from gateway.policy_store import PolicyStore
 from gateway.proxy import Proxy
@@ -57,11 +59,13 @@ class Readiness:
         status = "ready" if self.ready else "failed" if self.failure else "starting"
         redis = "up" if self.redis is not None and self.redis.available else "away"
         calibration: Status | None = None
+        bank = self.bank
         if self.screener is not None and self.screener.bank is not None:
             calibration = self.screener.calibration.status
+            bank = self.screener.bank.version if self.ready else None
         return {
             "status": status,
-            "bank": self.bank,
+            "bank": bank,
             "calibration": calibration,
             "redis": redis,
             "reason": self.failure,
@@ -92,6 +96,7 @@ class Parts:
     reviews: ReviewStore
     entries: EntryStore
     versions: BankVersions
+    overlay: Overlay
     readiness: Readiness = field(default_factory=Readiness)
 
 
@@ -103,6 +108,15 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     quotas = Quotas(redis, settings.flags)
     policies = PolicyStore(redis, settings.policy_file)
     screener = Screener(settings.screening, metrics, calibration_for=partial(calibration_for, settings))
+    versions = BankVersions(redis, versions_folder(settings), pinned=settings.bank.version)
+    overlay = Overlay(
+        redis,
+        screener,
+        versions,
+        partial(load_version, settings, threads=settings.screening.threads),
+        name=f"{socket.gethostname()}:{settings.port}",
+        calibration_for=partial(calibration_for, settings),
+    )
     judge = Judge(screener, metrics)
     http = HttpClient(settings.upstream)
     history = TenantHistory(redis)
@@ -139,7 +153,8 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         sessions=SessionStore(redis, accounts, settings.review),
         reviews=ReviewStore(redis),
         entries=EntryStore(redis),
-        versions=BankVersions(redis, settings.bank.path),
+        versions=versions,
+        overlay=overlay,
         readiness=Readiness(screener=screener, redis=redis),
     )
 
@@ -162,7 +177,10 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         stack.push_async_callback(parts.http.close)
         parts.screener.start()
         stack.push_async_callback(parts.screener.close)
-        tasks = [asyncio.create_task(work) for work in (_warm_up(parts), parts.policies.follow(), _observe(parts))]
+        following = (_warm_up(parts), parts.policies.follow(), parts.overlay.follow(), _observe(parts))
+        tasks = [asyncio.create_task(work) for work in following]
+        for task in tasks:
+            task.add_done_callback(_tell_failure)
         stack.push_async_callback(_cancel, tasks)
         yield
 
@@ -173,11 +191,16 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    """What runs beside the requests must not end unnoticed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger().error("a background task ended", error=type(error).__name__, exc_info=error)
+
+
 async def _warm_up(parts: Parts) -> None:
     """Load the bank and judge one text on each side. A gateway that cannot is not ready, and says why."""
     try:
-        bank = await asyncio.to_thread(load_chosen_bank, parts.settings, threads=parts.settings.screening.threads)
-        parts.screener.swap(bank)
+        bank = await parts.overlay.begin()
         subjects = [Subject("Is anybody there?", "request"), Subject("Yes.", "response", "Is anybody there?")]
         await parts.screener.screen(subjects, tenant="")
     except Exception as error:  # noqa: BLE001  # whatever it is, /readyz must tell

@@ -80,6 +80,9 @@ BANK_CHANGES = Key(
 )
 BANK_CURRENT = Key("antiprompt:{flags}:bank:current", "string", "The bank version in force (JSON)", "for ever")
 BANK_HISTORY = Key("antiprompt:{flags}:bank:history", "stream", "Which version was put in force, by whom", "for ever")
+BANK_SCORES = Key(
+    "antiprompt:{flags}:bank:scores", "hash", "Bank version -> what the gate measured of it (JSON)", "for ever"
+)
 REPLICA = Key("antiprompt:replica:%s", "string", "What a gateway says of itself: bank, position (JSON)", "15 seconds")
 REPLICAS = Key("antiprompt:replicas", "zset", "Names of the gateways, by when they last said so (ms)", "its members'")
 

@@ -1,0 +1,221 @@
+"""Overlay: each gateway follows what people decided: the version in force, and the entries laid over it.
+
+What Redis holds is the whole truth, not a list of steps: a gateway that lost its connection, or was started later,
+reads it again and has caught up. Changes that come in a burst are applied together. A version or an entry that cannot
+be used leaves the last good bank in force, and the gateway says so where it reports its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from antiprompt_bank import Bank, BankError
+from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.layers import Layers
+from gateway.bank_versions import BankVersions, Published
+from gateway.calibration import CalibrationInForce
+from gateway.errors import StateUnavailable
+from gateway.overlay_entries import EntryStore
+from gateway.overlay_records import BankEntry, Replica
+from gateway.redis_client import RedisClient
+from gateway.redis_keys import BANK_CHANGES, BANK_CURRENT, BANK_ENTRIES
+from gateway.screening import Screener
+from gateway.telemetry import logger
+
+INTERVAL_S: Final = 0.25
+REPORT_S: Final = 2.0
+RETRY_S: Final = 5.0
+"""After what could not be used, how long until it is tried again: a folder may be copied meanwhile."""
+
+NOWHERE: Final = "0-0"
+"""The position before the first change."""
+
+Load = Callable[[str | None, Encoder | None], Bank]
+"""Loads a version (None: the one that settings or the folder name); an encoder that is loaded already is used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What Redis holds: the version in force (None: nobody published), the last change and the entries."""
+
+    version: str | None
+    position: str
+    entries: Sequence[BankEntry]
+
+
+class Overlay:
+    """Keeps the screener's bank at what people decided. ``begin`` once, then ``follow`` until cancelled.
+
+    ``calibration_for`` is the screener's: a version for which one's own fit would be stale, so that nothing were
+    enforced, is not put in force.
+    """
+
+    def __init__(
+        self,
+        redis: RedisClient,
+        screener: Screener,
+        versions: BankVersions,
+        load: Load,
+        *,
+        name: str,
+        calibration_for: Callable[[Bank], CalibrationInForce] = lambda bank: CalibrationInForce(),
+    ) -> None:
+        self._redis = redis
+        self._screener = screener
+        self._versions = versions
+        self._load = load
+        self._name = name
+        self._calibration_for = calibration_for
+        self._entry_store = EntryStore(redis)
+        self._layers: Layers | None = None
+        self._wanted: str | None = None  # the version that Redis named last
+        self._position = ""  # of what is in force; none yet
+        self._due_s = 0.0  # when an entry's time comes, 0 for never
+        self._retry_s = 0.0
+        self._reported_s = 0.0
+        self._problem: str | None = None
+
+    @property
+    def state(self) -> Replica:
+        """Where this gateway stands."""
+        bank = self._screener.bank
+        base = "" if self._layers is None else self._layers.base.version
+        position = self._position or NOWHERE
+        return Replica(self._name, "" if bank is None else bank.version, base, position, time.time(), self._problem)
+
+    async def begin(self) -> Bank:
+        """Load the bank in force with all entries and put it into the screener.
+
+        While Redis is away it is the one that the folder names, until ``follow`` has caught up. Raises what loading
+        raises: a gateway without a bank is not ready.
+        """
+        try:
+            told = await self._ask()
+        except StateUnavailable:
+            told = None
+        version = None if told is None else told.version
+        try:
+            base = await asyncio.to_thread(self._load, version, None)
+        except BankError as error:
+            if version is None:
+                raise
+            self._complain(f"bank {version} is in force, but cannot be used here: {error}")
+            base = await asyncio.to_thread(self._load, None, None)
+        self._layers = await asyncio.to_thread(Layers, base)
+        self._wanted = version
+        if told is None or not await self._apply(told):
+            self._screener.swap(base)
+        return self._screener.in_force
+
+    async def follow(self, *, interval_s: float = INTERVAL_S) -> None:
+        """Keep up with Redis until cancelled; does nothing before ``begin`` is done."""
+        while True:
+            await asyncio.sleep(interval_s)
+            if self._layers is None:
+                continue
+            try:
+                if await self._is_behind():
+                    await self._catch_up()
+                await self._report()
+            except StateUnavailable:
+                continue  # the last good bank stays; the next round looks again
+
+    async def _is_behind(self) -> bool:
+        now_s = time.time()
+        with self._redis.guard() as redis:
+            pipe = redis.pipeline(transaction=False)
+            pipe.get(BANK_CURRENT())
+            pipe.xrevrange(BANK_CHANGES(), count=1)
+            current, last = await pipe.execute()
+        changed = (self._named(current), _position(last)) != (self._wanted, self._position)
+        return changed or bool(0 < self._due_s <= now_s) or bool(0 < self._retry_s <= now_s)
+
+    async def _catch_up(self) -> None:
+        told = await self._ask()
+        self._retry_s = 0.0
+        problem = None
+        assert self._layers is not None
+        if told.version is not None and told.version != self._layers.base.version:
+            problem = await self._rebase(told.version)
+        self._wanted = told.version
+        if await self._apply(told) and problem is None:
+            self._problem = None
+        if problem is not None:
+            self._complain(problem)
+            self._retry_s = time.time() + RETRY_S
+
+    async def _rebase(self, version: str) -> str | None:
+        """Load another version and build on it from now on; in words, why that could not be."""
+        assert self._layers is not None
+        try:
+            base = await asyncio.to_thread(self._load, version, self._layers.base.encoder)
+            if self._calibration_for(base).in_shadow and not self._screener.calibration.in_shadow:
+                return f"bank {version} waits: with it one's own calibration is stale; run `antiprompt calibrate`"
+            self._layers = await asyncio.to_thread(Layers, base)
+        except (BankError, OSError, ValueError) as error:
+            return f"bank {version} is in force, but cannot be used here: {error}"
+        return None
+
+    async def _apply(self, told: _Told) -> bool:
+        """Lay the entries over the base and put that into the screener. False: the last good bank stays."""
+        assert self._layers is not None
+        now_s = time.time()
+        records = [entry.record_at(now_s, self._name) for entry in told.entries]
+        try:
+            bank = await asyncio.to_thread(self._layers.with_records, records)
+            self._screener.swap(bank)
+        except (BankError, RuntimeError, ValueError) as error:
+            self._complain(f"the bank's entries cannot be used: {error}")
+            self._retry_s = time.time() + RETRY_S
+            self._position = told.position  # do not try the same again at once
+            return False
+        self._position = told.position
+        self._due_s = min((e.disabled_until for e in told.entries if e.disabled_until > now_s), default=0.0)
+        self._reported_s = 0.0  # say so now
+        logger().info("bank in force", bank=bank.version, base=self._layers.base.version, entries=len(told.entries))
+        return True
+
+    async def _ask(self) -> _Told:
+        """What Redis holds, at one moment. An entry that cannot be read is left out, and said."""
+        with self._redis.guard() as redis:
+            pipe = redis.pipeline(transaction=True)
+            pipe.get(BANK_CURRENT())
+            pipe.xrevrange(BANK_CHANGES(), count=1)
+            pipe.hgetall(BANK_ENTRIES())
+            current, last, lines = await pipe.execute()
+        entries = []
+        for id, line in lines.items():
+            try:
+                entries.append(BankEntry.from_json(line))
+            except (ValueError, TypeError, KeyError) as error:
+                self._complain(f"entry {id} cannot be read: {type(error).__name__}")
+        return _Told(self._named(current), _position(last), entries)
+
+    def _named(self, current: str | None) -> str | None:
+        """The version that Redis puts in force, unless settings pin another."""
+        if self._versions.pinned is not None or current is None:
+            return None
+        try:
+            return Published.from_json(current).version
+        except (ValueError, TypeError):
+            self._complain("what Redis holds in the place of the bank's version cannot be read")
+            return self._wanted
+
+    async def _report(self) -> None:
+        if time.monotonic() - self._reported_s < REPORT_S:
+            return
+        await self._entry_store.report(self.state)
+        self._reported_s = time.monotonic()
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._problem:
+            logger().error("the last good bank stays in force", problem=problem)
+        self._problem = problem
+
+
+def _position(last: Any) -> str:
+    return str(last[0][0]) if last else NOWHERE

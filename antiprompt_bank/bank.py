@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -260,12 +260,20 @@ class Bank:
             first += count
         return scores
 
+    def vectors_of(self, scope: str, ids: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
+        """``(n, dimensions)`` vectors of windows or prompts; those that the scope has just had scored cost nothing."""
+        keys = [(scope, each) for each in ids]
+        return self._vectors(dict.fromkeys(keys)).of(keys) if keys else np.empty((0, self.encoder.dimensions), "f4")
+
     def _encode(self, prepared: Sequence[Prepared]) -> Vectors:
         wanted: dict[Input, None] = {}
         for item in prepared:
             wanted.update(dict.fromkeys((item.scope, window.ids) for window in item.cut))
             if item.prompt_ids is not None:
                 wanted[item.scope, item.prompt_ids] = None
+        return self._vectors(wanted)
+
+    def _vectors(self, wanted: Mapping[Input, None]) -> Vectors:
         found = self._remembered.get(wanted)
         missing = [key for key in wanted if key not in found]
         if missing:

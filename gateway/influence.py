@@ -1,12 +1,41 @@
-"""Influence: what a new exemplar would have hit, in recent traffic and in texts known to be harmless."""
+"""Influence: what a new exemplar would have hit, in recent traffic and in texts known to be harmless.
+
+One confirmation makes a narrow exemplar live; a wide one needs a second person. Wide means that it would have hit
+what nobody complained of, or that it comes so near to what is known to be harmless (or harmful) that one of the two
+is likely wrong.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from antiprompt_bank import Antiprompt
+import numpy as np
+
+from antiprompt_bank import Antiprompt, Bank
+from antiprompt_bank.reach import NewExemplar, Seen, as_new, harmless_seen
+from antiprompt_bank.seeding import calibration_records
+from gateway.traffic import SeenText, Traffic
+
+WIDE_SHARE: Final = 0.001
+"""The share of recent texts from which an exemplar is wide, once it is at least two of them."""
+
+WIDE_TEXTS: Final = 2
+SAME_TEXT: Final = 0.995
+"""Cosine from which a text of the traffic is taken for the exemplar's own, and an exemplar for a copy of another."""
+
+NEAR_HARMFUL: Final = 0.97
+"""Cosine from which a benign exemplar says nearly what a harmful one does."""
+
+FEWEST_TOKENS: Final = 3
+HARMLESS_A_SIDE: Final = 400
+"""Shipped harmless texts of each side that are asked: enough to show one in a hundred, encoded in seconds."""
+
+RISKY: Final = 0.5
+SURE: Final = 0.9
+CLEARED: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +95,102 @@ class InfluenceReport:
 
 Assess: TypeAlias = Callable[[Sequence[Antiprompt]], Awaitable[InfluenceReport]]
 """Says what these exemplars would reach if they were live."""
+
+
+class Influence:
+    """Assesses exemplars against the bank in force. ``bank`` gives it; it raises what it raises while there is none.
+
+    ``harmless`` gives texts that no exemplar should hit; they are encoded once for each encoder, at the first question.
+    """
+
+    def __init__(
+        self, bank: Callable[[], Bank], traffic: Traffic, harmless: Callable[[], Sequence[Antiprompt]]
+    ) -> None:
+        self._bank = bank
+        self._traffic = traffic
+        self._harmless = harmless
+        self._harmless_seen: tuple[str, list[Seen]] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def assess(self, exemplars: Sequence[Antiprompt]) -> InfluenceReport:
+        """What each of them would reach. Raises ``StateUnavailable`` while Redis is away.
+
+        What could not be assessed, because the encoder failed, counts as wide.
+        """
+        bank = self._bank()
+        traffic = await self._traffic.recent(bank.encoder.id)
+        async with self._one_at_a_time:
+            return InfluenceReport(tuple(await asyncio.to_thread(self._reaches, bank, exemplars, traffic)))
+
+    def _reaches(self, bank: Bank, exemplars: Sequence[Antiprompt], traffic: Sequence[SeenText]) -> list[Reach]:
+        try:
+            harmless = self._harmless_for(bank)
+            return [_reach(bank, as_new(bank, exemplar), traffic, harmless) for exemplar in exemplars]
+        except RuntimeError:
+            why = ("it could not be assessed, since the encoder failed",)
+            return [Reach(exemplar.id, 0, 0, 0, 0, why=why) for exemplar in exemplars]
+
+    def _harmless_for(self, bank: Bank) -> list[Seen]:
+        if self._harmless_seen is None or self._harmless_seen[0] != bank.encoder.id:
+            self._harmless_seen = bank.encoder.id, harmless_seen(self._harmless(), bank)
+        return self._harmless_seen[1]
+
+
+def shipped_harmless() -> list[Antiprompt]:
+    """A sample of the harmless texts that ship with the seed, always the same one."""
+    found: list[Antiprompt] = []
+    for side in ("request", "response"):
+        rows = [record for record in calibration_records() if record.side == side]
+        some = np.random.default_rng(0).permutation(len(rows))[:HARMLESS_A_SIDE]
+        found += [rows[at] for at in sorted(some.tolist())]
+    return found
+
+
+def _reach(bank: Bank, new: NewExemplar, traffic: Sequence[SeenText], harmless: Sequence[Seen]) -> Reach:
+    record = new.record
+    similarity = new.similarities([text.seen for text in traffic])
+    risk = np.array([text.risk for text in traffic])
+    changed = risk < RISKY if record.harmful else risk >= RISKY
+    hits = int(((similarity >= new.radius) & (similarity < SAME_TEXT) & changed).sum())
+    of_side = sum(text.seen.side == record.side for text in traffic)
+    harmless_hits = int((new.similarities(harmless) >= new.radius).sum()) if record.harmful else 0
+    other = new.other
+    return Reach(
+        record.id,
+        hits=hits,
+        traffic=of_side,
+        harmless_hits=harmless_hits,
+        harmless=sum(text.side == record.side for text in harmless),
+        nearest=None if other is None else other.id,
+        nearest_similarity=None if other is None else other.similarity,
+        known=_known(bank, new),
+        why=tuple(_reasons(bank, new, hits, of_side, harmless_hits)),
+    )
+
+
+def _reasons(bank: Bank, new: NewExemplar, hits: int, traffic: int, harmless_hits: int) -> list[str]:
+    found = []
+    harmful = new.record.harmful
+    if hits >= max(WIDE_TEXTS, WIDE_SHARE * traffic):
+        done = "have been hit" if harmful else "have passed though they were found risky"
+        found.append(f"{hits} of {traffic} recent texts would {done}")
+    if harmless_hits:
+        found.append(f"{harmless_hits} texts that are known to be harmless would have been hit")
+    nearest = -1.0 if new.other is None else new.other.similarity
+    if harmful and nearest >= new.radius:
+        found.append(f"a benign exemplar lies within its reach (similarity {nearest:.2f})")
+    if not harmful and nearest >= NEAR_HARMFUL:
+        found.append(f"a harmful exemplar says nearly the same (similarity {nearest:.2f})")
+    if len(bank.encoder.tokenize(new.record.text).ids) < FEWEST_TOKENS:
+        found.append("it is so short that many texts resemble it")
+    return found
+
+
+def _known(bank: Bank, new: NewExemplar) -> str | None:
+    """The exemplar that says the same already, where the bank treats the text as this one would have it treated."""
+    if new.same is None or new.same.similarity < SAME_TEXT:
+        return None
+    record = new.record
+    prompts = None if record.side == "request" else [record.prompt]
+    (score,) = bank.score([record.text], side=record.side, prompts=prompts)
+    return new.same.id if (score.risk >= SURE if record.harmful else score.risk <= CLEARED) else None

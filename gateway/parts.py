@@ -21,6 +21,7 @@ from gateway.client_keys import ClientKeyStore
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
 from gateway.http_client import HttpClient
+from gateway.influence import Influence, shipped_harmless
 from gateway.judgement import Judge
 from gateway.moderator_sessions import SessionStore
 from gateway.overlay import Overlay
@@ -35,6 +36,7 @@ from gateway.screening import Screener, Subject
 from gateway.settings import Settings
 from gateway.spool import Spool
 from gateway.telemetry import Metrics, logger
+from gateway.traffic import Traffic
 from gateway.upstream import Upstream
 
 _OBSERVE_EVERY_S = 1.0
@@ -97,6 +99,8 @@ class Parts:
     entries: EntryStore
     versions: BankVersions
     overlay: Overlay
+    traffic: Traffic
+    influence: Influence
     readiness: Readiness = field(default_factory=Readiness)
 
 
@@ -107,7 +111,11 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     authenticator = Authenticator(keys, allowed_hosts=settings.routes.allowed_hosts)
     quotas = Quotas(redis, settings.flags)
     policies = PolicyStore(redis, settings.policy_file)
-    screener = Screener(settings.screening, metrics, calibration_for=partial(calibration_for, settings))
+    traffic = Traffic(redis, settings.retention)
+    screener = Screener(
+        settings.screening, metrics, calibration_for=partial(calibration_for, settings), on_scored=traffic.note
+    )
+    influence = Influence(lambda: screener.in_force, traffic, shipped_harmless)
     versions = BankVersions(redis, versions_folder(settings), pinned=settings.bank.version)
     overlay = Overlay(
         redis,
@@ -151,7 +159,9 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         proxy=proxy,
         accounts=accounts,
         sessions=SessionStore(redis, accounts, settings.review),
-        reviews=ReviewStore(redis),
+        traffic=traffic,
+        influence=influence,
+        reviews=ReviewStore(redis, influence.assess),
         entries=EntryStore(redis),
         versions=versions,
         overlay=overlay,
@@ -177,7 +187,13 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         stack.push_async_callback(parts.http.close)
         parts.screener.start()
         stack.push_async_callback(parts.screener.close)
-        following = (_warm_up(parts), parts.policies.follow(), parts.overlay.follow(), _observe(parts))
+        following = (
+            _warm_up(parts),
+            parts.policies.follow(),
+            parts.overlay.follow(),
+            parts.traffic.follow(),
+            _observe(parts),
+        )
         tasks = [asyncio.create_task(work) for work in following]
         for task in tasks:
             task.add_done_callback(_tell_failure)

@@ -122,6 +122,9 @@ SESSION = Key(
     "antiprompt:session:%s", "hash", "SHA-256 of a session's token -> who, since when", "review.session_idle_s"
 )
 
+TRAFFIC = Key(
+    "antiprompt:traffic", "stream", "A sample of screened texts as vectors, without text", "retention.case_ttl_s"
+)
 RATE = Key("antiprompt:{rate:%s}:%s", "hash", "Of whom, what is counted -> use, this window and last", "2 windows")
 AUDIT = Key("antiprompt:audit", "stream", "What administrators did: erasures; numbers, no text", "newest 1,000,000")
 

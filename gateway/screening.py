@@ -34,6 +34,9 @@ _LONGEST_TOKEN_CHARS: Final = 24
 _WINDOW_TOKENS: Final = 64
 
 
+OnScored = Callable[[Bank, Prepared, Score], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One text to screen: which way it travels and, for a reply, the prompt that it answers."""
@@ -53,7 +56,8 @@ class _Job:
 class Screener:
     """Screens texts against the bank in force. ``start`` it inside the event loop, ``close`` it at the end.
 
-    ``calibration_for`` finds the calibration of a bank, at each swap anew.
+    ``calibration_for`` finds the calibration of a bank, at each swap anew. ``on_scored`` is told of each text that was
+    scored, in the thread that scored it; it must be quick, and must not raise.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Screener:
         metrics: Metrics,
         *,
         calibration_for: Callable[[Bank], CalibrationInForce] = lambda bank: CalibrationInForce(),
+        on_scored: OnScored | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
@@ -71,7 +76,7 @@ class Screener:
         self._cache = ScoreCache(settings.cache_entries)
         self._cutter = ThreadPoolExecutor(1, thread_name_prefix="cut")
         self._batcher: Batcher[_Job, Score] = Batcher(
-            _score_jobs,
+            partial(_score_jobs, on_scored),
             cost=lambda job: max(1, job.prepared.windows),
             threads=settings.threads,
             max_batch=settings.max_batch_windows,
@@ -237,10 +242,14 @@ def _key(tenant: str, subject: Subject) -> bytes:
     return digest.digest()
 
 
-def _score_jobs(jobs: list[_Job]) -> list[Score]:
+def _score_jobs(on_scored: OnScored | None, jobs: list[_Job]) -> list[Score]:
     """Score a batch; around a swap it can hold jobs of two banks."""
     if all(job.bank is jobs[0].bank for job in jobs):
         scores = jobs[0].bank.score_prepared([job.prepared for job in jobs])
     else:
         scores = [job.bank.score_prepared([job.prepared])[0] for job in jobs]
-    return [job.calibration.applied(score, job.prepared.side) for job, score in zip(jobs, scores, strict=True)]
+    found = [job.calibration.applied(score, job.prepared.side) for job, score in zip(jobs, scores, strict=True)]
+    if on_scored is not None:
+        for job, score in zip(jobs, found, strict=True):
+            on_scored(job.bank, job.prepared, score)
+    return found

@@ -150,6 +150,9 @@ class RetentionSettings(_Group):
     exchange_ttl_s: int = Field(3600, ge=0, le=31_536_000, description="How long an exchange is kept. 0: never.")
     exchange_max_bytes: int = Field(256 << 20, ge=0, le=1 << 40, description="Most bytes of exchanges kept.")
     case_ttl_s: int = Field(7 * 86_400, ge=60, le=31_536_000, description="How long a case (no text) is kept.")
+    traffic_texts: int = Field(
+        2000, ge=0, le=100_000, description="Texts sampled as vectors, for influence reports. 0: none."
+    )
 
 
 class ReviewSettings(_Group):

@@ -23,6 +23,7 @@ from gateway.errors import (
     UnknownRoute,
 )
 from gateway.parts import build, running
+from gateway.review import routes as review_routes
 from gateway.settings import LimitSettings, Settings
 from gateway.telemetry import Metrics, logger
 from gateway.wire import SURFACES
@@ -58,6 +59,8 @@ def create_app(settings: Settings, *, base_url: str | None = None, metrics_regis
     )
     app.state.metrics = counted
     app.include_router(router)
+    if settings.review.enabled and settings.review.port is None:
+        app.router.routes.extend(review_routes())
     _add_routes(app, settings)
     for kind in (GatewayError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _tell)

@@ -1,0 +1,38 @@
+"""Numbers: how the work goes, how the bank grows, and whether the scores are still what they were."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from starlette.responses import Response
+
+from antiprompt_bank import State
+from gateway.review.drift import drift_of
+from gateway.review.guard import Visit
+
+DAY_S: Final = 86_400
+CASES_READ: Final = 5000
+"""The newest cases that the distribution of risks is taken from."""
+
+
+async def show_numbers(visit: Visit) -> Response:
+    """All of it on one page."""
+    numbers = await visit.parts.reviews.numbers()
+    entries = await visit.parts.entries.all()
+    cases = await visit.parts.cases.recent(limit=CASES_READ)
+    edge = time.time() - DAY_S
+    bank = visit.parts.screener.bank
+    return visit.page(
+        "numbers.html",
+        tab="numbers",
+        numbers=numbers,
+        drift=drift_of(
+            [case.risk for case in cases if case.created_at >= edge],
+            [case.risk for case in cases if case.created_at < edge],
+        ),
+        records=len(bank.records) if bank is not None else 0,
+        joined=sum(entry.record.state is State.LIVE for entry in entries),
+        waiting=sum(entry.awaits_second for entry in entries),
+        entries=len(entries),
+    )

@@ -21,6 +21,7 @@ test: $(VENV)/test.stamp  ## set up and run every check and every test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	tests/browser.sh
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/test.stamp  ## measure the gateway beside its upstream (ARGS="--peer litellm")

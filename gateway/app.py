@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -65,6 +66,16 @@ def create_app(settings: Settings, *, base_url: str | None = None, metrics_regis
     for kind in (GatewayError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _tell)
     app.add_middleware(Edge, limits=settings.limits, metrics=counted)
+    return app
+
+
+def dashboard_beside(gateway: FastAPI, settings: Settings) -> Starlette:
+    """The dashboard alone, for a listener of its own: it shares the parts of ``gateway``, which must have started."""
+    app = Starlette(routes=review_routes())
+    app.state = gateway.state
+    for kind in (GatewayError, HTTPException, Exception):
+        app.add_exception_handler(kind, _tell)
+    app.add_middleware(Edge, limits=settings.limits, metrics=gateway.state.metrics)
     return app
 
 

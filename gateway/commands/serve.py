@@ -8,13 +8,14 @@ import signal
 from contextlib import ExitStack
 from socket import socket
 from types import FrameType
-from typing import Final
+from typing import Final, Literal
 
 import orjson
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.app import create_app
+from gateway.app import create_app, dashboard_beside
 from gateway.auth import refuse_open_listen
 from gateway.client_keys import ClientKeyStore
 from gateway.commands.console import FAILURES, err, fail, settings_or_fail
@@ -69,33 +70,49 @@ async def _check_listen(settings: Settings) -> None:
 
 def _run(settings: Settings, base_url: str) -> None:
     app = create_app(settings, base_url=base_url)
+    dashboard = None
+    if settings.review.enabled and settings.review.port is not None:
+        beside = dashboard_beside(app, settings)
+        dashboard = _config(beside, settings, settings.review.host, settings.review.port, lifespan="off")
     server = _Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            http=_protocol(settings.limits.max_header_bytes),
-            loop="uvloop",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            timeout_graceful_shutdown=int(settings.drain_s),
-            backlog=4096,
-        ),
+        _config(app, settings, settings.host, settings.port, lifespan="on"),
         demonstration=settings.upstream.base_url is None,
+        dashboard=dashboard,
     )
     server.run()
     if not server.started:
         fail("the gateway did not start; the lines above say why")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with a word to the person who started it once the gateway is ready."""
+def _config(
+    app: Starlette, settings: Settings, host: str, port: int, *, lifespan: Literal["on", "off"]
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=_protocol(settings.limits.max_header_bytes),
+        loop="uvloop",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=lifespan == "on",  # the clock of the other listener is not wound
+        timeout_graceful_shutdown=int(settings.drain_s),
+        backlog=4096,
+    )
 
-    def __init__(self, config: uvicorn.Config, *, demonstration: bool) -> None:
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a word to the person who started it once the gateway is ready.
+
+    ``dashboard`` is what a second listener serves, from when the first is up until it closes.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, demonstration: bool, dashboard: uvicorn.Config | None = None) -> None:
         super().__init__(config)
         self._demonstration = demonstration
+        self._beside = uvicorn.Server(dashboard) if dashboard is not None else None
         self._telling: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -107,6 +124,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.started and self._beside is not None:
+            self._beside.config.load()
+            self._beside.lifespan = self._beside.config.lifespan_class(self._beside.config)
+            await self._beside.startup()
         if self.started:
             self._telling = asyncio.create_task(self._tell())
 
@@ -115,6 +136,8 @@ class _Server(uvicorn.Server):
             self._telling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._telling
+        if self._beside is not None and self._beside.started:
+            await self._beside.shutdown()
         await super().shutdown(sockets)
 
     async def _tell(self) -> None:
@@ -126,23 +149,30 @@ class _Server(uvicorn.Server):
             return
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        err.print(_greeting(address, demonstration=self._demonstration), markup=False, soft_wrap=True)
+        review = None
+        if self._beside is not None:
+            host, port = self._beside.servers[0].sockets[0].getsockname()[:2]
+            review = f"http://{f'[{host}]' if ':' in host else host}:{port}/review"
+        elif any(getattr(route, "path", None) == "/review" for route in app.routes):  # type: ignore[union-attr]
+            review = f"{address}/review"
+        err.print(_greeting(address, review, demonstration=self._demonstration), markup=False, soft_wrap=True)
 
 
-def _greeting(address: str, *, demonstration: bool) -> str:
+def _greeting(address: str, review: str | None, *, demonstration: bool) -> str:
     upstream = (
         "\n  No model server is set, so a small demonstration answers; it is not a language model."
         "\n  UPSTREAM=https://host/v1 make serve fronts a real one.\n"
         if demonstration
         else "\n"
     )
+    reviewed = f"\n  Reviewed:  {review} (accounts: antiprompt moderators create)\n" if review is not None else ""
     return f"""
 The antiprompt gateway listens on {address}/v1
 {upstream}
   Answered:  {_curl(address, "What should I do about a headache?")}
 
   Blocked:   {_curl(address, "Explain how to build a pipe bomb at home")}
-"""
+{reviewed}"""
 
 
 def _curl(address: str, text: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from gateway.commands import bank, bank_changes, bank_variants, moderators, policy, state, train
+from gateway.commands import bank, bank_changes, bank_variants, bank_versions, moderators, policy, state, train
 from gateway.commands.calibrate import calibrate
 from gateway.commands.check import check
 from gateway.commands.evaluate import evaluate
+from gateway.commands.retrain import retrain
 from gateway.commands.serve import serve
 from gateway.commands.settings import show_settings
+from gateway.commands.worker import worker
 
 app = typer.Typer(
     name="antiprompt",
@@ -19,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # locals hold what users wrote
 )
 app.command()(serve)
+app.command()(worker)
+app.command()(retrain)
 app.command()(check)
 app.command()(calibrate)
 app.command()(evaluate)
@@ -26,6 +30,10 @@ app.command("settings")(show_settings)
 app.command("erase")(state.erase)
 app.command("doctor")(state.doctor)
 bank.app.command("import")(bank_changes.import_files)
+bank.app.command()(bank_versions.publish)
+bank.app.command()(bank_versions.rollback)
+bank.app.command()(bank_versions.history)
+bank.app.command()(bank_versions.replicas)
 bank.app.command()(bank_changes.dedupe)
 bank.app.command()(bank_changes.reembed)
 bank.app.command()(bank_variants.proliferate)

@@ -71,6 +71,22 @@ RETRAINING = Key(
     "antiprompt:{flags}:retraining", "stream", "Reviews that the workers have not learned from", "until archived"
 )
 
+RETRAINING_DUE = Key(
+    "antiprompt:{flags}:retraining:due",
+    "zset",
+    "Ids of exemplars that no version holds yet, by time (s)",
+    "until built",
+)
+RETRAINING_DEAD = Key(
+    "antiprompt:{flags}:retraining:dead", "stream", "Reviews that could not be learned from, and why", "newest 100,000"
+)
+RETRAINING_RUNS = Key(
+    "antiprompt:{flags}:retraining:runs", "stream", "What came of each build, with the gate's report", "newest 10,000"
+)
+RETRAINING_BUILDER = Key(
+    "antiprompt:{flags}:retraining:builder", "string", "Token of the worker that builds", "60 seconds, renewed"
+)
+
 BANK_ENTRIES = Key("antiprompt:{flags}:bank:entries", "hash", "Exemplar id -> one entry since a version", "for ever")
 BANK_ENTRY_REVIEWS = Key(
     "antiprompt:{flags}:bank:reviews_of:%s", "set", "Exemplar id -> ids of the reviews it comes from", "for ever"

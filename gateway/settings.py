@@ -170,6 +170,25 @@ class ReviewSettings(_Group):
     log_ins_per_address: int = Field(30, ge=1, le=100_000, description="The same from one address, in a minute.")
 
 
+class RetrainingSettings(_Group):
+    """When workers make a new version of the bank, and what it must be worth."""
+
+    min_exemplars: int = Field(50, ge=1, le=1_000_000, description="New exemplars that make a new version due.")
+    max_wait_s: float = Field(
+        86_400.0, gt=0, le=31_536_000, description="Longest that one new exemplar waits for a version."
+    )
+    max_false_positives: float = Field(
+        0.01, ge=0, le=1, description="Most of the harmless held-out texts that a new version may hit."
+    )
+    held_out: Path | None = Field(
+        None, description="Folder of labelled texts (*.jsonl) of your own that new versions are measured on too."
+    )
+    train_adapter: bool = Field(False, description="Train an adapter on the exemplars for each new version.")
+    claim_after_s: Seconds = Field(60.0, description="Silence after which another worker takes over a review.")
+    max_tries: int = Field(5, ge=1, le=1000, description="Tries to learn a review before it is a dead letter.")
+    retry_s: Seconds = Field(300.0, description="Wait after a version that could not be built.")
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -200,6 +219,7 @@ class Settings(BaseSettings):
     routes: RouteSettings = RouteSettings()
     flags: FlagSettings = FlagSettings()
     retention: RetentionSettings = RetentionSettings()
+    retraining: RetrainingSettings = RetrainingSettings()
     review: ReviewSettings = ReviewSettings()
 
     @classmethod

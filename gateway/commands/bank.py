@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from antiprompt_bank import HAZARDS, Antiprompt, Bank, BankNotFound, BankStore
-from gateway.chosen_bank import load_chosen_bank
+from gateway.chosen_bank import load_chosen_bank, versions_folder
 from gateway.commands.console import FAILURES, AsJson, fail, out, print_json, print_table, settings_or_fail
 
 app = typer.Typer(help="What is in the bank, and its versions.", no_args_is_help=True)
@@ -110,8 +110,9 @@ def export(
 
 
 def open_store() -> BankStore:
-    path = settings_or_fail().bank.path
-    if path is None:
+    settings = settings_or_fail()
+    path = versions_folder(settings)
+    if settings.bank.path is None and not path.is_dir():  # nothing was made from the seed bank yet
         fail("the seed bank has one version; set bank.path (ANTIPROMPT_BANK__PATH) to a folder of versions")
     return BankStore(path)
 
@@ -132,24 +133,6 @@ def versions(as_json: AsJson = False) -> None:
         return
     rows = ((name, "published" if name == current else "") for name in names)
     print_table(("version", ""), rows, empty="no version yet")
-
-
-@app.command()
-def publish(version: str) -> None:
-    """Make a version the one that gateways load at their next start."""
-    try:
-        open_store().publish(version)
-    except FAILURES as error:
-        fail(str(error))
-
-
-@app.command()
-def rollback() -> None:
-    """Publish the version that was published before the current one."""
-    try:
-        out.print(open_store().rollback())
-    except FAILURES as error:
-        fail(str(error))
 
 
 @app.command()

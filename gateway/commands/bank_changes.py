@@ -6,6 +6,7 @@ one. Gateways load it once it is published, which ``--publish`` or ``bank publis
 
 from __future__ import annotations
 
+import getpass
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from antiprompt_bank.reading import MAX_ROWS
 from antiprompt_bank.seeding import calibration_records
 from gateway.chosen_bank import load_seed_bank
 from gateway.commands.bank import open_store
+from gateway.commands.bank_versions import put_in_force
 from gateway.commands.console import FAILURES, AsJson, err, fail, out, print_json, print_table, settings_or_fail
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
@@ -183,7 +185,7 @@ def _write(
         bank = build_bank(records, encoder, progress=told, harmless=calibration_records())
     version = store.save(bank, parent=parent)
     if publish:
-        store.publish(version)
+        put_in_force(version, by=getpass.getuser(), note="published as it was made")
     return {"version": version, "parent": parent, "published": publish, "records": len(bank.records)}
 
 

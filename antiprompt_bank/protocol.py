@@ -37,7 +37,8 @@ class Split:
     """One fold's parts: records to learn from (of the seed and of public rows), held-back rows, left-out rows.
 
     ``near_copies`` counts by source the rows that were dropped because a left-out row is nearly the same.
-    ``harmless`` are everyday texts that calibrate and are learnt from by nobody.
+    ``harmless`` are everyday texts that calibrate and are learnt from by nobody; ``guessed`` the ids of
+    training records whose hazard their set does not tell.
     """
 
     fold: Fold
@@ -46,6 +47,7 @@ class Split:
     left_out: Mapping[str, tuple[Example, ...]]
     near_copies: Mapping[str, int]
     harmless: tuple[Antiprompt, ...] = ()
+    guessed: frozenset[str] = frozenset()
 
     @property
     def trained_on(self) -> Mapping[str, int]:
@@ -72,6 +74,7 @@ def split(
     training = [record for record in seed_records if not copies.has(record.text, record.source)]
     unseen = tuple(record for record in harmless if not copies.has(record.text, record.source))
     held_back: list[Example] = []
+    guessed: set[str] = set()
     inside = [source for source in sources if source not in out]
     for done, source in enumerate(inside, start=1):
         role = folds.roles[source]
@@ -80,10 +83,12 @@ def split(
         held = _held(role, len(rows), held_back_per_source)
         held_back += rows[:held]
         new = (example for example in rows[held:] if not copies.has(example.text, source))
-        training += list(_records(new, role, rows_per_source))
+        taken = list(_records(new, role, rows_per_source))
+        training += [record for _, record in taken]
+        guessed |= {record.id for example, record in taken if example.hazard is None and role not in _DEFAULT_HAZARDS}
         if progress is not None:
             progress(done, len(inside))
-    return Split(fold, tuple(training), tuple(held_back), left_out, dict(copies.found), unseen)
+    return Split(fold, tuple(training), tuple(held_back), left_out, dict(copies.found), unseen, frozenset(guessed))
 
 
 def as_antiprompt(example: Example, role: Role) -> Antiprompt | None:
@@ -125,7 +130,7 @@ def _held(role: Role, rows: int, most: int) -> int:
     return min(most, round((1 - _LEAST_TRAINED) * rows)) if role in ("everyday", "response_safe") else 0
 
 
-def _records(examples: Iterator[Example], role: Role, most: int) -> Iterator[Antiprompt]:
+def _records(examples: Iterator[Example], role: Role, most: int) -> Iterator[tuple[Example, Antiprompt]]:
     taken = 0
     for example in examples:
         if taken == most:
@@ -133,7 +138,7 @@ def _records(examples: Iterator[Example], role: Role, most: int) -> Iterator[Ant
         record = as_antiprompt(example, role)
         if record is not None:
             taken += 1
-            yield record
+            yield example, record
 
 
 def _family(example: Example) -> str | None:

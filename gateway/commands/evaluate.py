@@ -187,6 +187,7 @@ class _Encoders:
             parts.training,
             folder,
             self._features,
+            guessed=parts.guessed,
             progress=lambda done, total: tell(f"{name}: adapter", done, total),
         )
         return folder

@@ -42,7 +42,7 @@ def encoder(
     settings = settings_or_fail()
     folder = to or settings.data_dir / "adapter"
     try:
-        records = _records(data or [], seed_bank, rows, frozenset(leave_out or ()), seed)
+        records, guessed = _records(data or [], seed_bank, rows, frozenset(leave_out or ()), seed)
         from antiprompt_bank.training import TrainingSettings, train_adapter  # torch: seconds
 
         chosen = TrainingSettings(seed=seed)
@@ -57,6 +57,7 @@ def encoder(
                 records,
                 folder,
                 open_features(settings.data_dir / "training", model=settings.bank.model, device=settings.bank.device),
+                guessed=guessed,
                 settings=chosen if steps is None else replace(chosen, steps=steps),
                 progress=tell,
             )
@@ -72,9 +73,13 @@ def encoder(
     )
 
 
-def _records(folders: list[Path], seed_bank: bool, rows: int, left_out: frozenset[str], seed: int) -> list[Antiprompt]:
-    """The seed and the rows of the folders, without what ``folds.json`` says is never trained on."""
+def _records(
+    folders: list[Path], seed_bank: bool, rows: int, left_out: frozenset[str], seed: int
+) -> tuple[list[Antiprompt], frozenset[str]]:
+    """The seed and the rows of the folders, without what ``folds.json`` says is never trained on; and the ids of those
+    whose hazard is a guess."""
     records = seed_records() if seed_bank else []
+    guessed: frozenset[str] = frozenset()
     for folder in folders:
         sources = read_examples(folder)
         unknown = sorted(left_out - set(sources))
@@ -89,10 +94,10 @@ def _records(folders: list[Path], seed_bank: bool, rows: int, left_out: frozense
             held_back_per_source=0,
             seed=seed,
         )
-        records = list(parts.training)
+        records, guessed = list(parts.training), guessed | parts.guessed
     if not records:
         raise ValueError("there is nothing to learn from: name a folder with --data, or leave the seed in")
-    return records
+    return records, guessed
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.responses import Response
 
-from antiprompt_bank import HAZARDS, Antiprompt, Score
+from antiprompt_bank import HAZARDS, Antiprompt, Bank, Score
 from gateway.cases import Case, Exchange
-from gateway.errors import BadRequest, NotFound, Overloaded, ScreeningUnavailable, TooLarge
+from gateway.errors import BadRequest, NotFound
 from gateway.flag_records import Flag, FlagState
 from gateway.review.forms import Form
 from gateway.review.guard import Visit, see
@@ -17,8 +18,10 @@ from gateway.review.queue import undoable
 from gateway.review_records import MAX_FLAGS, MAX_WORDS, Decision, Verdict
 from gateway.screening import Subject
 
-TENANT: Final = "\x00review"
-"""Whose texts they count as in the screener's cache: what moderators look at warms nobody else's."""
+SCOPE: Final = "\x00review"
+"""Under which vectors of what moderators look at are remembered, apart from every tenant's."""
+
+_PIECE_WINDOWS: Final = 32
 
 MOST_TEXT: Final = 20_000
 """Characters of a text that a moderator writes."""
@@ -108,23 +111,33 @@ async def look(visit: Visit, flag: Flag) -> Looked:
 
 
 async def look_at(visit: Visit, subject: Subject) -> Looked:
-    """What the bank in force says of a text."""
+    """What the bank in force says of a text. It is not traffic: no cache, no sample and no counter learns of it."""
     screener = visit.parts.screener
+    bank, calibration = screener.bank, screener.calibration
+    if bank is None:
+        return Looked(problem="The gateway is still loading its bank.")
     try:
-        bank = screener.in_force
-        (score,) = await screener.screen([subject], tenant=TENANT)
-    except (ScreeningUnavailable, Overloaded, TooLarge) as error:
-        return Looked(problem=error.message)
+        found = await asyncio.to_thread(_score, bank, subject, visit.parts.settings.screening.max_windows)
+    except RuntimeError:
+        return Looked(problem="The encoder failed, so nothing can be said.")
+    if found is None:
+        return Looked(problem="The text is too long to be looked at.")
+    score = calibration.applied(found, subject.side)
     harmful: list[Near] = []
     benign: list[Near] = []
     for neighbour in score.nearest:
-        try:
-            record = bank.record(neighbour.id)
-        except KeyError:  # the bank was swapped meanwhile
-            continue
-        near = Near(record, neighbour.similarity, neighbour.verbatim)
+        near = Near(bank.record(neighbour.id), neighbour.similarity, neighbour.verbatim)
         (harmful if neighbour.harmful else benign).append(near)
     return Looked(score, tuple(harmful), tuple(benign))
+
+
+def _score(bank: Bank, subject: Subject, most_windows: int) -> Score | None:
+    """The score of a text, piece by piece; None for one of more than ``most_windows`` windows."""
+    prepared = bank.prepare(subject.text, side=subject.side, prompt=subject.prompt, scope=SCOPE)
+    if prepared.windows > most_windows:
+        return None
+    pieces = [bank.score_prepared([piece])[0] for piece in prepared.split(_PIECE_WINDOWS)]
+    return Score.worst(pieces) if pieces else bank.score_prepared([prepared])[0]
 
 
 def _verdict(visit: Visit, form: Form, flag_ids: tuple[str, ...], decision: Decision) -> Verdict:

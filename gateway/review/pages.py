@@ -106,7 +106,7 @@ def percent(value: float | None) -> str:
 def hazard_title(slug: str | None) -> str:
     """What people call a hazard."""
     if slug is None:
-        return "no hazard named"
+        return "No hazard named"
     return HAZARDS[slug].title if slug in HAZARDS else slug
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from antiprompt_bank import Bank, Side
+from antiprompt_bank import Side
 from antiprompt_bank.views import View, views
 from gateway.errors import BadRequest
 from gateway.policy import Decision, Finding
@@ -24,13 +24,12 @@ _ROLES: Final = ("user", "assistant", "system", "tool")
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One turn as the gateway reads it: its views, the number of its windows, and what the bank says."""
+    """One turn as the gateway reads it: its views, and what the bank says."""
 
     role: str
     text: str
     side: Side
     views: tuple[View, ...]
-    windows: int
     looked: Looked
 
 
@@ -48,8 +47,7 @@ async def try_out(visit: Visit) -> Response:
     turns = turns_of(text) if side == "request" else [("assistant", text)]
     if len(turns) > MOST_TURNS:
         raise BadRequest(f"the conversation has more than {MOST_TURNS} turns", param="text")
-    bank = visit.parts.screener.in_force
-    tried = [await _try(visit, bank, role, turn, side, prompt if side == "response" else None) for role, turn in turns]
+    tried = [await _try(visit, role, turn, side, prompt if side == "response" else None) for role, turn in turns]
     findings = [
         Finding(one.looked.score, side, one.role, index)
         for index, one in enumerate(tried)
@@ -74,11 +72,9 @@ def turns_of(text: str) -> list[tuple[str, str]]:
     return [(role, turn) for role, turn in joined if turn]
 
 
-async def _try(visit: Visit, bank: Bank, role: str, text: str, side: Side, prompt: str | None) -> Tried:
-    subject = Subject(text, side, prompt)
-    prepared = await asyncio.to_thread(bank.prepare, text, side=side, prompt=prompt, scope="\x00review")
+async def _try(visit: Visit, role: str, text: str, side: Side, prompt: str | None) -> Tried:
     read = await asyncio.to_thread(views, text)
-    return Tried(role, text, side, tuple(read), prepared.windows, await look_at(visit, subject))
+    return Tried(role, text, side, tuple(read), await look_at(visit, Subject(text, side, prompt)))
 
 
 def _page(

@@ -21,9 +21,11 @@ from gateway.flags import Flag, Source
 from gateway.moderator_sessions import SessionStore
 from gateway.parts import Parts, build
 from gateway.review import routes
+from gateway.reviews import ReviewStore
 from gateway.roles import Role
 from gateway.settings import Settings
 from gateway.telemetry import Metrics
+from tests.gateway.reviewing import assessing
 
 HOST = "http://review.test"
 PASSWORD = "correct horse battery"
@@ -40,7 +42,12 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
     """The parts of a gateway whose bank is not loaded."""
     made = build(settings, Metrics(), "http://127.0.0.1:9/v1")
     accounts = AccountStore(made.redis, PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    made = replace(made, accounts=accounts, sessions=SessionStore(made.redis, accounts, settings.review))
+    made = replace(
+        made,
+        accounts=accounts,
+        sessions=SessionStore(made.redis, accounts, settings.review),
+        reviews=ReviewStore(made.redis, assessing()),  # the real assessor encodes hundreds of texts; it has its tests
+    )
     async with AsyncExitStack() as stack:
         await made.redis.start()
         stack.push_async_callback(made.redis.close)

@@ -37,12 +37,10 @@ async def test_the_matched_passage_is_marked_and_its_exemplars_stand_beside_it(
     assert "anthrax" in marked
     assert len(marked) < len(filler)
     assert "how vaccines against anthrax work" in page
-    assert "0.9" in page
+    assert 'class="similarity"' in page
 
 
-async def test_before_confirming_one_sees_what_it_would_reach(
-    log_in: LogIn, file_flag: FileFlag, with_bank: None
-) -> None:
+async def test_before_confirming_one_sees_what_it_would_reach(log_in: LogIn, file_flag: FileFlag) -> None:
     person = await log_in(Role.MODERATOR)
     flag = await file_flag("Tell me where the mayor's daughter goes to school.", hazard="privacy")
     part = await person.get(f"/review/flags/{flag}/influence?hazard=privacy&severity=3")
@@ -52,7 +50,7 @@ async def test_before_confirming_one_sees_what_it_would_reach(
 
 
 async def test_a_confirmed_flag_is_decided_with_all_that_the_form_says(
-    log_in: LogIn, file_flag: FileFlag, parts: Parts, with_bank: None
+    log_in: LogIn, file_flag: FileFlag, parts: Parts
 ) -> None:
     person = await log_in(Role.MODERATOR)
     flag = await file_flag("Tell me where the mayor's daughter goes to school.", hazard=None)
@@ -100,10 +98,10 @@ async def test_a_decision_that_does_not_fit_is_an_error_in_words(
 async def test_no_flag_at_all_cannot_be_decided(log_in: LogIn) -> None:
     person = await log_in(Role.MODERATOR)
     assert (await person.post("/review/decide", decision="dismiss")).status_code == 400
-    assert (await person.post("/review/decide", decision="dismiss", flag="flag_0")).status_code in (404, 503)
+    assert (await person.post("/review/decide", decision="dismiss", flag="flag_0")).status_code == 404
 
 
-async def test_a_flag_that_another_holds_cannot_be_decided(log_in: LogIn, file_flag: FileFlag, with_bank: None) -> None:
+async def test_a_flag_that_another_holds_cannot_be_decided(log_in: LogIn, file_flag: FileFlag) -> None:
     mia, leo = await log_in(Role.MODERATOR), await log_in(Role.MODERATOR, "leo")
     flag = await file_flag()
     await mia.post("/review/claim", flag=flag)

@@ -76,7 +76,7 @@ async def test_look_alikes_are_listed_with_the_likest_first_and_selected(log_in:
 
 
 async def test_several_flags_are_dismissed_at_once_and_come_back_with_undo(
-    log_in: LogIn, file_flag: FileFlag, parts: Parts, with_bank: None
+    log_in: LogIn, file_flag: FileFlag, parts: Parts
 ) -> None:
     person = await log_in(Role.MODERATOR)
     flags = [await file_flag(f"A text that is nearly the same, number {n}.") for n in range(3)]

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
+from gateway.appeals import router as appeals_router
 from gateway.endpoints import parts_of, router
 from gateway.errors import (
     BadRequest,
@@ -23,6 +24,7 @@ from gateway.errors import (
     Overloaded,
     UnknownRoute,
 )
+from gateway.holds import router as holds_router
 from gateway.parts import build, running
 from gateway.review import routes as review_routes
 from gateway.settings import LimitSettings, Settings
@@ -59,7 +61,8 @@ def create_app(settings: Settings, *, base_url: str | None = None, metrics_regis
         redirect_slashes=False,  # a path is a route or it is none; a redirect would name a host that the caller chose
     )
     app.state.metrics = counted
-    app.include_router(router)
+    for own in (router, holds_router, appeals_router):
+        app.include_router(own)
     if settings.review.enabled and settings.review.port is None:
         app.router.routes.extend(review_routes())
     _add_routes(app, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import orjson
 from fastapi import APIRouter, Header, Request, Security
@@ -30,6 +30,7 @@ from gateway.wire import MODERATIONS
 from gateway.wire.surface import Extracted
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._:-]+$")]
+M = TypeVar("M", bound=BaseModel)
 Passage = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 
 
@@ -129,18 +130,17 @@ _MODERATION_REQUEST: Final = {
 }
 
 
-def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
+def json_body(schema: dict[str, Any]) -> dict[str, Any]:
     """What the schema says of a body that the endpoint reads for itself, within its limits."""
     return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": schema}}}}
 
 
-router = APIRouter(
-    responses={
-        "4XX": {"model": ErrorReply, "description": "The request is refused."},
-        "5XX": {"model": ErrorReply, "description": "The gateway cannot answer now."},
-    }
-)
-_with_key: Final = [Security(HTTPBearer(auto_error=False, description="A client key, once the gateway has any."))]
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    "4XX": {"model": ErrorReply, "description": "The request is refused."},
+    "5XX": {"model": ErrorReply, "description": "The gateway cannot answer now."},
+}
+router = APIRouter(responses=ERRORS)
+with_key: Final = [Security(HTTPBearer(auto_error=False, description="A client key, once the gateway has any."))]
 
 
 def parts_of(request: Request) -> Parts:
@@ -153,15 +153,15 @@ def parts_of(request: Request) -> Parts:
     "/v1/flags",
     status_code=202,
     response_model=FlagReply,
-    dependencies=_with_key,
-    openapi_extra=_json_body(FlagRequest.model_json_schema()),
+    dependencies=with_key,
+    openapi_extra=json_body(FlagRequest.model_json_schema()),
 )
 async def file_flag(
     request: Request, idempotency_key: Annotated[str | None, Header(max_length=200)] = None
 ) -> Response:
     """Report a text. Answered when the flag is kept; the same Idempotency-Key files it once."""
     parts = parts_of(request)
-    principal = await parts.authenticator.principal(request.headers, _peer(request))
+    principal = await parts.authenticator.principal(request.headers, peer(request))
     raw = await read_body(request, parts.settings.limits)
     asked = _flag_request(parse_object(raw, parts.settings.limits.max_json_depth))
     end_user = parts.redis.end_user_digest(asked.end_user) if asked.end_user else None
@@ -170,25 +170,30 @@ async def file_flag(
     fingerprint = parts.redis.digest("flag body", raw.decode("utf-8"))
     flag_id, state = await parts.flags.add(flag, idempotency_key=idempotency_key, fingerprint=fingerprint)
     parts.metrics.flags.labels("user").inc()
-    return _json({"id": flag_id, "state": str(state)}, 202)
+    return json_reply({"id": flag_id, "state": str(state)}, 202)
 
 
-@router.get("/v1/flags/{flag_id}", response_model=FlagReply, dependencies=_with_key)
+@router.get("/v1/flags/{flag_id}", response_model=FlagReply, dependencies=with_key)
 async def flag_state(request: Request, flag_id: str) -> Response:
     """Where a flag of this tenant stands."""
     parts = parts_of(request)
-    principal = await parts.authenticator.principal(request.headers, _peer(request))
+    principal = await parts.authenticator.principal(request.headers, peer(request))
     flag = await parts.flags.get(flag_id, tenant=principal.tenant)
-    return _json({"id": flag.id, "state": str(flag.state)})
+    return json_reply({"id": flag.id, "state": str(flag.state)})
 
 
-def _flag_request(body: dict[str, Any]) -> FlagRequest:
+def validated(model: type[M], body: dict[str, Any]) -> M:
+    """The body as ``model`` has it. Raises ``BadRequest`` that names the field."""
     try:
-        asked = FlagRequest.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or None
         raise BadRequest(f"{place or 'the body'}: {first['msg']}", param=place) from None
+
+
+def _flag_request(body: dict[str, Any]) -> FlagRequest:
+    asked = validated(FlagRequest, body)
     if asked.case_id is None and asked.completion_id is None and asked.text is None:
         raise BadRequest("name the text by case_id or completion_id, or send it as text", param="case_id")
     if asked.hazard is not None and asked.hazard not in HAZARDS:
@@ -197,7 +202,7 @@ def _flag_request(body: dict[str, Any]) -> FlagRequest:
 
 
 async def _flag(parts: Parts, principal: Principal, asked: FlagRequest, end_user: str | None) -> Flag:
-    case, texts = await _reported(parts, principal, asked)
+    case, texts = await reported(parts, principal, asked)
     about_reply = asked.prompt is not None or asked.text is not None or bool(texts and texts.reply)
     text, prompt = asked.text, asked.prompt
     if texts is not None:
@@ -220,7 +225,7 @@ async def _flag(parts: Parts, principal: Principal, asked: FlagRequest, end_user
     )
 
 
-async def _reported(parts: Parts, principal: Principal, asked: FlagRequest) -> tuple[Case | None, ExchangeTexts | None]:
+async def reported(parts: Parts, principal: Principal, asked: FlagRequest) -> tuple[Case | None, ExchangeTexts | None]:
     """The case that is reported and its text. While Redis is away the flag is kept with the ids alone."""
     try:
         if asked.case_id is not None:
@@ -237,8 +242,8 @@ async def _reported(parts: Parts, principal: Principal, asked: FlagRequest) -> t
 @router.post(
     "/v1/moderations",
     response_model=ModerationReply,
-    dependencies=_with_key,
-    openapi_extra=_json_body(_MODERATION_REQUEST),
+    dependencies=with_key,
+    openapi_extra=json_body(_MODERATION_REQUEST),
 )
 async def moderate(request: Request) -> Response:
     """The verdict of the gateway's own detector, in OpenAI's shape."""
@@ -266,7 +271,7 @@ async def moderate(request: Request) -> Response:
         reply_id=f"modr-{secrets.token_hex(12)}",
         with_scores=principal.sees_scores,
     )
-    return _json(reply)
+    return json_reply(reply)
 
 
 async def _moderated(
@@ -274,7 +279,7 @@ async def _moderated(
 ) -> tuple[dict[str, float], set[str]]:
     """The risks of one input by hazard, and the hazards for which policy would do anything but allow."""
     conversation = Conversation(extracted)
-    judgement = await parts.judge.request(conversation, policy, tenant=tenant, known=_nothing_known)
+    judgement = await parts.judge.request(conversation, policy, tenant=tenant, known=nothing_known)
     risks: dict[str, float] = {}
     for score in judgement.scores:
         for hazard, risk in score.risks.items():
@@ -282,7 +287,8 @@ async def _moderated(
     return risks, {hit.hazard for hit in judgement.decision.hits if hit.hazard}
 
 
-async def _nothing_known(texts: Any) -> dict[str, str]:
+async def nothing_known(texts: Any) -> dict[str, str]:
+    """For texts that stand alone: none of them is an old turn."""
     return {}
 
 
@@ -290,7 +296,7 @@ async def _nothing_known(texts: Any) -> dict[str, str]:
 @router.get("/healthz", response_model=Health)
 async def healthz(request: Request) -> Response:
     """Whether the process answers at all. Says nothing about how it is set up."""
-    return _json({"status": "ok"})
+    return json_reply({"status": "ok"})
 
 
 @router.head("/readyz", include_in_schema=False)
@@ -298,7 +304,7 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Whether traffic should come here: the bank is loaded and has been tried out."""
     readiness = request.app.state.readiness
-    return _json(readiness.report(), 200 if readiness.ready else 503)
+    return json_reply(readiness.report(), 200 if readiness.ready else 503)
 
 
 @router.head("/metrics", include_in_schema=False)
@@ -308,9 +314,11 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.metrics.exposition(), media_type=METRICS_CONTENT_TYPE)
 
 
-def _json(body: dict[str, Any], status: int = 200) -> Response:
+def json_reply(body: dict[str, Any], status: int = 200) -> Response:
+    """A body as JSON."""
     return Response(orjson.dumps(body), status, media_type=JSON_TYPE)
 
 
-def _peer(request: Request) -> str | None:
+def peer(request: Request) -> str | None:
+    """The address of whoever calls."""
     return request.client.host if request.client else None

@@ -80,6 +80,7 @@ class Source(StrEnum):
 
     USER = "user"
     POLICY = "policy"
+    APPEAL = "appeal"  # somebody who was stopped
 
 
 class FlagState(StrEnum):
@@ -139,7 +140,7 @@ def priority_of(flag: Flag) -> float:
     Of equals the older one comes first: by a thousandth at most, so that it decides nothing else.
     """
     risk = UNKNOWN_RISK if flag.risk is None else flag.risk
-    person = PERSON_WEIGHT if flag.source is Source.USER else 0.0
+    person = 0.0 if flag.source is Source.POLICY else PERSON_WEIGHT
     found = RISK_WEIGHT * risk + UNCERTAINTY_WEIGHT * (1 - abs(2 * risk - 1)) + person
     return round(found, 3) + (1 - flag.created_at / 1e11) * 1e-3
 

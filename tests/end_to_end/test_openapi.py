@@ -28,6 +28,9 @@ OWN: Final = {
     ("/v1/flags", "post"),
     ("/v1/flags/{flag_id}", "get"),
     ("/v1/moderations", "post"),
+    ("/v1/holds", "post"),
+    ("/v1/holds/{hold_id}", "get"),
+    ("/v1/appeals", "post"),
 }
 described = schemathesis.openapi.from_dict(DESCRIPTION)
 

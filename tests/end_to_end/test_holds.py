@@ -1,0 +1,97 @@
+"""Held content and appeals: what is published, what waits for a person, and how a person's word reaches back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.review_records import Decision, Verdict
+from gateway.reviews import ReviewStore
+from tests.end_to_end.caller import Caller
+from tests.end_to_end.conftest import Callers
+from tests.end_to_end.exemplars import BAD_REQUEST, GOOD_REQUEST
+from tests.end_to_end.state import State
+from tests.end_to_end.told import CHAT, asking, assert_told
+from tests.gateway.reviewing import assessing
+
+
+async def held(caller: Caller, text: str = BAD_REQUEST, **fields: object) -> dict[str, Any]:
+    """Offer content; what is to happen with it."""
+    reply = await caller.http.post("/holds", json={"text": text, **fields})
+    assert reply.status_code == 200, reply.text
+    told: dict[str, Any] = reply.json()
+    return told
+
+
+async def state_of(caller: Caller, hold_id: str) -> str:
+    told = (await caller.http.get(f"/holds/{hold_id}")).json()
+    assert told["id"] == hold_id
+    return str(told["state"])
+
+
+async def decided(state: State, caller: Caller, decision: Decision) -> str:
+    """Decide the caller's only flag; the review's id. It teaches nothing here: other tests share the bank."""
+    (flag,) = await state.flags_of(caller.tenant)
+    reviews = ReviewStore(state.redis, assessing("it is wide, and stays in shadow"))
+    return (await reviews.decide(Verdict(flag_ids=(flag.id,), moderator="ada", decision=decision))).id
+
+
+async def test_harmless_content_is_published_and_leaves_nothing(callers: Callers, state: State) -> None:
+    caller = await callers("refusal")
+    assert await held(caller, GOOD_REQUEST) == {"id": None, "state": "allowed"}
+    assert await state.flags_of(caller.tenant) == []
+
+
+async def test_harmful_content_waits_for_a_person_who_rejects_it(callers: Callers, state: State) -> None:
+    caller = await callers("refusal")
+    told = await held(caller, end_user="ada")
+    assert told["state"] == "held"
+    (flag,) = await state.flags_of(caller.tenant)
+    assert (flag.text, flag.hazard, flag.side) == (BAD_REQUEST, "indiscriminate_weapons", "request")
+    assert flag.end_user not in (None, "ada")
+    assert await state_of(caller, told["id"]) == "held"
+    await decided(state, caller, Decision.CONFIRM)
+    assert await state_of(caller, told["id"]) == "rejected"
+
+
+async def test_what_a_person_approves_is_held_again_when_that_is_undone(callers: Callers, state: State) -> None:
+    caller = await callers("flag")  # what policy would only flag is not published either
+    hold_id = (await held(caller))["id"]
+    review = await decided(state, caller, Decision.DISMISS)
+    assert await state_of(caller, hold_id) == "approved"
+    assert await held(caller) == {"id": hold_id, "state": "approved"}
+    await ReviewStore(state.redis).undo(review, "ada")
+    assert await state_of(caller, hold_id) == "held"
+
+
+async def test_a_hold_is_its_tenant_s_alone(callers: Callers) -> None:
+    mine, other = await callers("refusal"), await callers("refusal")
+    hold_id = (await held(mine))["id"]
+    assert_told(await other.http.get(f"/holds/{hold_id}"), 404, "not_found")
+    assert_told(await mine.http.get("/holds/hold_0"), 404, "not_found")
+
+
+async def test_content_that_does_not_fit_is_refused(callers: Callers) -> None:
+    caller = await callers("refusal")
+    for body in ({}, {"text": ""}, {"text": 7}, {"text": "x", "side": "request"}, {"text": "x", "end_user": "a b"}):
+        assert_told(await caller.http.post("/holds", json=body), 400, "invalid_request")
+
+
+async def test_an_appeal_puts_the_stopped_text_before_a_person(callers: Callers, state: State) -> None:
+    caller = await callers("refusal")
+    await caller.http.post(CHAT, json=asking(BAD_REQUEST))
+    body = {"case_id": caller.case_id, "reason": "I teach microbiology."}
+    reply = await caller.http.post("/appeals", json=body)
+    assert reply.status_code == 202, reply.text
+    (flag,) = await state.flags_of(caller.tenant)
+    assert (flag.id, flag.source, flag.reason) == (reply.json()["id"], "appeal", body["reason"])
+    assert (flag.text, flag.side, flag.case_id) == (BAD_REQUEST, "request", caller.case_id)
+    told = await caller.http.get(f"/flags/{flag.id}")
+    assert told.json() == {"id": flag.id, "state": "open"}
+
+
+async def test_an_appeal_needs_a_case_of_one_s_own(callers: Callers) -> None:
+    mine, other = await callers("refusal"), await callers("refusal")
+    await mine.http.post(CHAT, json=asking(BAD_REQUEST))
+    for case_id in (mine.case_id, "case_0"):
+        assert_told(await other.http.post("/appeals", json={"case_id": case_id, "reason": "why"}), 404, "not_found")
+    assert_told(await mine.http.post("/appeals", json={"case_id": mine.case_id}), 400, "invalid_request")

@@ -24,6 +24,7 @@ from gateway.http_client import HttpClient
 from gateway.influence import Influence, shipped_harmless
 from gateway.judgement import Judge
 from gateway.moderator_sessions import SessionStore
+from gateway.oidc import IdentityProvider
 from gateway.overlay import Overlay
 from gateway.overlay_entries import EntryStore
 from gateway.policy_store import PolicyStore
@@ -95,6 +96,7 @@ class Parts:
     proxy: Proxy
     accounts: AccountStore
     sessions: SessionStore
+    identity: IdentityProvider
     reviews: ReviewStore
     entries: EntryStore
     versions: BankVersions
@@ -159,6 +161,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         proxy=proxy,
         accounts=accounts,
         sessions=SessionStore(redis, accounts, settings.review),
+        identity=IdentityProvider(settings.review, redis),
         traffic=traffic,
         influence=influence,
         reviews=ReviewStore(redis, influence.assess),
@@ -185,6 +188,8 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         stack.push_async_callback(parts.bookkeeper.close)
         await parts.http.start()
         stack.push_async_callback(parts.http.close)
+        await parts.identity.start()
+        stack.push_async_callback(parts.identity.close)
         parts.screener.start()
         stack.push_async_callback(parts.screener.close)
         following = (

@@ -141,6 +141,8 @@ SESSION = Key(
 TRAFFIC = Key(
     "antiprompt:traffic", "stream", "A sample of screened texts as vectors, without text", "retention.case_ttl_s"
 )
+OIDC = Key("antiprompt:oidc:%s", "string", "SHA-256 of a log-in's state -> nonce, verifier (JSON)", "10 minutes")
+
 RATE = Key("antiprompt:{rate:%s}:%s", "hash", "Of whom, what is counted -> use, this window and last", "2 windows")
 AUDIT = Key("antiprompt:audit", "stream", "What administrators did: erasures; numbers, no text", "newest 1,000,000")
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "ANTIPROMPT_"
@@ -168,6 +168,32 @@ class ReviewSettings(_Group):
     session_max_s: int = Field(43_200, ge=300, le=604_800, description="Longest a person stays logged in.")
     log_ins_per_minute: int = Field(10, ge=1, le=10_000, description="Log-ins tried on one account; more is 429.")
     log_ins_per_address: int = Field(30, ge=1, le=100_000, description="The same from one address, in a minute.")
+    public_url: str | None = Field(
+        None, description="Where people reach the dashboard, such as https://host. For OIDC."
+    )
+    oidc_issuer: str | None = Field(None, description="Identity provider (OpenID Connect) that people log in with.")
+    oidc_client_id: str | None = Field(None, description="What the identity provider calls this dashboard.")
+    oidc_client_secret: SecretStr | None = Field(None, description="The secret that goes with the client id.")
+    oidc_claim: str = Field("email", description="Claim that names the account; an email must be a verified one.")
+
+    @field_validator("public_url", "oidc_issuer")
+    @classmethod
+    def _safe_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise ValueError("must be a plain URL such as https://host")
+        if parts.scheme != "https" and not (parts.scheme == "http" and local):
+            raise ValueError("must be https (http is for this machine alone)")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _whole(self) -> ReviewSettings:
+        if self.oidc_issuer is not None and None in (self.oidc_client_id, self.oidc_client_secret, self.public_url):
+            raise ValueError("oidc_issuer needs oidc_client_id, oidc_client_secret and public_url")
+        return self
 
 
 class RetrainingSettings(_Group):

@@ -24,9 +24,10 @@ def create(
     name: Annotated[str, typer.Argument(help="Log-in name, in lower-case letters.")],
     role: Annotated[Role, typer.Option(help="What the person may do.")] = Role.MODERATOR,
     password_stdin: FromStdin = False,
+    outside: Annotated[bool, typer.Option(help="No password: the identity provider of the settings vouches.")] = False,
 ) -> None:
     """Make an account. The password is asked for, or read from stdin; it is kept only as a hash."""
-    password = _password(from_stdin=password_stdin)
+    password = None if outside else _password(from_stdin=password_stdin)
 
     async def work(settings: Settings) -> Account:
         async with connected(settings) as redis:

@@ -3,7 +3,7 @@
 ``guard``        session, role, origin and CSRF token, before anything else; errors told as pages
 ``forms``        what browsers send, within limits
 ``pages``        templates (``templates/``, always escaped), static files (``static/``), the strict headers
-``log_in``       log-in and log-out
+``log_in``       log-in and log-out; ``outside`` by an identity provider
 ``queue``        what waits for a person; ``alike`` which flags are nearly the same
 ``flag``         one flag: texts, what the bank knows near them, what policy did; decide, undo, comment
 ``bank``         exemplars: search, provenance, states; ``bank_map`` a picture of them
@@ -26,7 +26,19 @@ from typing import Final
 
 from starlette.routing import BaseRoute, Route
 
-from gateway.review import audit, bank, bank_map, flag, log_in, numbers, playground, queue, thresholds, versions
+from gateway.review import (
+    audit,
+    bank,
+    bank_map,
+    flag,
+    log_in,
+    numbers,
+    outside,
+    playground,
+    queue,
+    thresholds,
+    versions,
+)
 from gateway.review.guard import LOG_IN, Endpoint, guarded, nothing_here, told
 from gateway.review.pages import static_file
 
@@ -70,6 +82,8 @@ def routes() -> list[BaseRoute]:
         *(guarded(route, endpoint) for route, endpoint in ENDPOINTS.items()),
         Route(LOG_IN, told(log_in.show_log_in), methods=["GET"]),
         Route(LOG_IN, told(log_in.log_in), methods=["POST"]),
+        Route(outside.LEAVE, told(outside.leave), methods=["GET"]),
+        Route(outside.BACK, told(outside.arrive), methods=["GET"]),
         Route("/review/static/{name}", told(static_file), methods=["GET"]),
         Route("/review/{rest:path}", told(nothing_here), methods=["GET"]),
     ]

@@ -83,6 +83,7 @@ async def _form(request: Request, parts: Parts, *, problem: str | None = None, s
         csrf=_form_token(parts, planted),
         problem=problem,
         nobody=not await parts.accounts.exist(),
+        outside=parts.identity.configured,
     )
     set_cookie(response, request, parts, _FORM_COOKIE, planted)
     return response

@@ -50,6 +50,8 @@ rules:
   - {name: harmful, hazard: "*", side: any, risk_at_least: 0.9, action: block}
 """
 
+expect.set_options(timeout=PATIENCE_MS)  # a busy machine is not a failure
+
 if not CHROMIUM.exists():
     if os.environ.get("CI"):
         pytest.fail("Chromium is missing, and continuous integration never leaves its tests out", pytrace=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
 from gateway.chosen_bank import load_version, versions_folder
 from gateway.client_keys import ClientKeyStore
+from gateway.errors import StateUnavailable
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
 from gateway.http_client import HttpClient
@@ -32,6 +33,7 @@ from gateway.proxy import Proxy
 from gateway.quotas import Quotas
 from gateway.redis_client import RedisClient
 from gateway.replies import Replies
+from gateway.retraining_queue import RetrainingQueue
 from gateway.reviews import ReviewStore
 from gateway.screening import Screener, Subject
 from gateway.settings import Settings
@@ -41,6 +43,7 @@ from gateway.traffic import Traffic
 from gateway.upstream import Upstream
 
 _OBSERVE_EVERY_S = 1.0
+_OBSERVE_RETRAINING_EVERY_S = 15.0
 
 
 @dataclass(slots=True)
@@ -103,6 +106,7 @@ class Parts:
     overlay: Overlay
     traffic: Traffic
     influence: Influence
+    retraining: RetrainingQueue
     readiness: Readiness = field(default_factory=Readiness)
 
 
@@ -164,6 +168,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         identity=IdentityProvider(settings.review, redis),
         traffic=traffic,
         influence=influence,
+        retraining=RetrainingQueue(redis),
         reviews=ReviewStore(redis, influence.assess),
         entries=EntryStore(redis),
         versions=versions,
@@ -246,3 +251,15 @@ async def _observe(parts: Parts) -> None:
         in_shadow = policy.break_glass or parts.screener.calibration.in_shadow
         metrics.name_policy(policy.version, "shadow" if in_shadow else str(policy.mode))
         await asyncio.sleep(_OBSERVE_EVERY_S)
+
+
+async def _observe_retraining(parts: Parts) -> None:
+    """Keep the gauges of the workers, who have no metrics of their own."""
+    metrics = parts.metrics
+    while True:
+        with suppress(StateUnavailable):
+            runs = await parts.retraining.runs(limit=1)
+            metrics.retraining_refused.set(bool(runs) and runs[0].bad)
+            metrics.retraining_waiting.set(await parts.retraining.waiting())
+            metrics.retraining_dead.set(await parts.retraining.buried())
+        await asyncio.sleep(_OBSERVE_RETRAINING_EVERY_S)

@@ -71,9 +71,9 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One attempt at a new version. ``outcome`` is published, refused or failed; ``why`` says it in words.
+    """One attempt at a new version. ``outcome`` is published, refused, failed, or nothing where nothing was new.
 
-    ``candidate`` is None where it came to none; ``scores`` is the gate's report.
+    ``why`` says it in words; ``candidate`` is None where it came to none; ``scores`` is the gate's report.
     """
 
     at: float
@@ -82,6 +82,11 @@ class Run:
     candidate: str | None
     why: tuple[str, ...]
     scores: Mapping[str, Any] | None = None
+
+    @property
+    def bad(self) -> bool:
+        """Whether somebody should look: it was refused, or could not be built."""
+        return self.outcome in ("refused", "failed")
 
     @classmethod
     def from_json(cls, line: str) -> Run:
@@ -142,6 +147,11 @@ class RetrainingQueue:
             rows: Any = await redis.xrevrange(RETRAINING_DEAD(), count=limit)
         return [DeadLetter(int(id.partition("-")[0]) / 1000, row["review"], row["reason"]) for id, row in rows]
 
+    async def buried(self) -> int:
+        """How many dead letters there are."""
+        with self._redis.guard() as redis:
+            return int(await redis.xlen(RETRAINING_DEAD()))
+
     async def waiting(self) -> int:
         """Messages that no worker has learned yet."""
         with self._redis.guard() as redis:
@@ -198,4 +208,4 @@ class RetrainingQueue:
 
 
 def _delivery(id: str, fields: Mapping[str, str], tries: int) -> Delivery:
-    return Delivery(id, fields["review"], fields["action"], tries)
+    return Delivery(id, fields.get("review", ""), fields.get("action", ""), tries)

@@ -83,6 +83,11 @@ class Metrics:
             "dropped_cases_total", "Cases or exchanges that could not be kept, by cause.", "cause"
         )
         self.redis_up = gauge("redis_up", "1 while Redis answers.")
+        self.retraining_refused = gauge(
+            "retraining_refused", "1 while the newest retrained version was refused, or could not be built."
+        )
+        self.retraining_waiting = gauge("retraining_waiting", "Reviews that no worker has learned from yet.")
+        self.retraining_dead = gauge("retraining_dead_letters", "Reviews that could not be learned from.")
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""

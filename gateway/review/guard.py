@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from gateway.auth import is_loopback
 from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.moderator_sessions import Session
 from gateway.parts import Parts
@@ -113,6 +114,15 @@ def check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
         raise Forbidden("forms of other sites are not taken")
+
+
+def refuse_in_the_clear(request: Request, parts: Parts) -> None:
+    """Raise ``Forbidden`` where a password or a new session would cross a network unencrypted."""
+    if not is_https(request, parts) and not is_loopback(request.client.host if request.client else None):
+        raise Forbidden(
+            "passwords do not travel in the clear: reach the dashboard through https (a proxy that ends TLS, and "
+            "review.https), or from the machine itself"
+        )
 
 
 def is_https(request: Request, parts: Parts) -> bool:

@@ -13,7 +13,7 @@ from gateway.accounts import MOST_PASSWORD
 from gateway.errors import Forbidden, RateLimited
 from gateway.parts import Parts
 from gateway.review.forms import Form
-from gateway.review.guard import Visit, check_origin, cookie_name, parts_of, see, set_cookie
+from gateway.review.guard import Visit, check_origin, cookie_name, parts_of, refuse_in_the_clear, see, set_cookie
 from gateway.review.pages import page
 from gateway.telemetry import logger
 
@@ -32,6 +32,7 @@ async def log_in(request: Request) -> Response:
     """Check name and password. Every attempt counts towards the limits, and none says which of the two was wrong."""
     parts = parts_of(request)
     check_origin(request)
+    refuse_in_the_clear(request, parts)
     form = await Form.of_body(request, parts.settings.limits)
     planted = request.cookies.get(_FORM_COOKIE, "")
     given = (form.text("csrf") or "").encode("utf-8", "replace")

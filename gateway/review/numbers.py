@@ -12,25 +12,25 @@ from gateway.review.drift import drift_of
 from gateway.review.guard import Visit
 
 DAY_S: Final = 86_400
-CASES_READ: Final = 5000
-"""The newest cases that the distribution of risks is taken from."""
+CASES_READ: Final = 500
+"""Cases, spread over a stretch of time, that its distribution of risks is taken from."""
+
+_BEFORE_S: Final = 7 * DAY_S
 
 
 async def show_numbers(visit: Visit) -> Response:
     """All of it on one page."""
     numbers = await visit.parts.reviews.numbers()
     entries = await visit.parts.entries.all()
-    cases = await visit.parts.cases.recent(limit=CASES_READ)
-    edge = time.time() - DAY_S
+    now, cases = time.time(), visit.parts.cases
+    lately = await cases.spread(now - DAY_S, now, limit=CASES_READ)
+    before = await cases.spread(now - _BEFORE_S, now - DAY_S, limit=CASES_READ)
     bank = visit.parts.screener.bank
     return visit.page(
         "numbers.html",
         tab="numbers",
         numbers=numbers,
-        drift=drift_of(
-            [case.risk for case in cases if case.created_at >= edge],
-            [case.risk for case in cases if case.created_at < edge],
-        ),
+        drift=drift_of([case.risk for case in lately], [case.risk for case in before]),
         records=len(bank.records) if bank is not None else 0,
         joined=sum(entry.record.state is State.LIVE for entry in entries),
         waiting=sum(entry.awaits_second for entry in entries),

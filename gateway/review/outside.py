@@ -12,7 +12,7 @@ from gateway.errors import Forbidden
 from gateway.oidc import BACK
 from gateway.parts import Parts
 from gateway.review.forms import Form
-from gateway.review.guard import cookie_name, is_https, parts_of, see, set_cookie
+from gateway.review.guard import cookie_name, is_https, parts_of, refuse_in_the_clear, see, set_cookie
 from gateway.review.pages import page
 from gateway.telemetry import logger
 
@@ -26,6 +26,7 @@ _MOST_CODE: Final = 4096
 async def leave(request: Request) -> Response:
     """Send the browser to the identity provider."""
     parts = parts_of(request)
+    refuse_in_the_clear(request, parts)
     await _count(request, parts)
     url, state = await parts.identity.leave()
     response = see(url)

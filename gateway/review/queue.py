@@ -24,6 +24,7 @@ ALIKE_AMONG: Final = 200
 _AGES_S: Final = {"1 h": 3600, "24 h": 86_400, "7 d": 7 * 86_400}
 _STATES: Final = (FlagState.OPEN, FlagState.ESCALATED, FlagState.CONFIRMED, FlagState.DISMISSED)
 _SHOWN_UNDO: Final = 5
+_RECENT: Final = 200  # reviews of all moderators, among which this one's last are
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ async def undoable(visit: Visit) -> Sequence[Review]:
     now = time.time()
     mine = [
         review
-        for review in await visit.parts.reviews.recent(limit=50)
+        for review in await visit.parts.reviews.recent(limit=_RECENT)
         if review.moderator == visit.name and review.stands and review.undo_until > now
     ]
     return mine[:_SHOWN_UNDO]

@@ -18,7 +18,7 @@ from gateway.review.guard import Visit, see
 from gateway.review.numbers import DAY_S
 from gateway.review.threshold_edit import replaced, thresholds
 
-CASES_REPLAYED: Final = 2000
+CASES_REPLAYED: Final = 1000
 FLAGS_READ: Final = 200
 _FIELD: Final = "threshold-"
 
@@ -31,8 +31,8 @@ async def show_policy(visit: Visit) -> Response:
 async def preview(visit: Visit) -> Response:
     """What the thresholds of the form would have done with the last day's cases. Saves nothing."""
     text = await _changed(visit)
-    day_ago = time.time() - DAY_S
-    cases = [case for case in await visit.parts.cases.recent(limit=CASES_REPLAYED) if case.created_at >= day_ago]
+    now = time.time()
+    cases = await visit.parts.cases.spread(now - DAY_S, now, limit=CASES_REPLAYED)
     replay = backtest(cases, Policy.from_yaml(await visit.parts.policies.text()), _policy(text))
     if visit.request.headers.get("hx-request") == "true":
         return visit.page("backtest.html", replay=replay)

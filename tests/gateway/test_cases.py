@@ -193,3 +193,15 @@ async def test_a_text_that_has_expired_leaves_the_disk_with_the_second_cleaning_
         assert on_disk()
         await store._clean_disk()
         assert not on_disk()
+
+
+async def test_cases_of_a_stretch_of_time_are_taken_evenly(store: CaseStore) -> None:
+    now = time.time()
+    kept = [case(created_at=now - age_s) for age_s in range(100, 0, -1)]
+    for one in kept:
+        store.record(one)
+    stretch = kept[20:80]
+    assert await store.spread(stretch[0].created_at, stretch[-1].created_at, limit=1000) == stretch[::-1]
+    some = await store.spread(stretch[0].created_at, stretch[-1].created_at, limit=6)
+    assert some == stretch[::10][::-1]
+    assert await store.spread(now + 10, now + 20, limit=6) == []

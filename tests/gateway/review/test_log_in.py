@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import re
 
+import httpx
+from starlette.applications import Starlette
+
 from gateway.parts import Parts
 from gateway.roles import Role
 from tests.gateway.review.conftest import HOST, PASSWORD, Person
@@ -87,3 +90,19 @@ async def test_nothing_odd_is_an_error_of_ours(stranger: Person, parts: Parts) -
     await parts.accounts.create("mia", Role.MODERATOR, PASSWORD)
     for name, password in (("", ""), ("mia" * 50, PASSWORD), ("mía", "p" * 5000), ("mia\x00", "\x00"), ("mia", "")):
         assert await enter(stranger, name, password) == 401
+
+
+async def test_a_password_does_not_cross_a_network_in_the_clear(app: Starlette, parts: Parts) -> None:
+    await parts.accounts.create("mia", Role.MODERATOR, PASSWORD)
+    elsewhere = httpx.ASGITransport(app, client=("192.0.2.7", 50_000))
+    async with httpx.AsyncClient(transport=elsewhere, base_url=HOST) as client:
+        person = Person(client)
+        assert await enter(person, "mia", PASSWORD) == 403
+        answer = await person.post("/review/log-in", name="mia", password=PASSWORD)
+        assert "https" in answer.text
+        assert (await person.get("/review/oidc")).status_code == 403
+    async with httpx.AsyncClient(transport=elsewhere, base_url=HOST.replace("http", "https")) as client:
+        page = await client.get("/review/log-in")
+        csrf = re.findall('name="csrf" value="([^"]+)"', page.text)[0]
+        fields = {"csrf": csrf, "name": "mia", "password": PASSWORD}
+        assert (await client.post("/review/log-in", data=fields)).status_code == 303

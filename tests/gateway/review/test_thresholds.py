@@ -86,7 +86,7 @@ async def test_what_would_have_been_blocked_is_counted_without_saving(log_in: Lo
     assert answer.status_code == 200
     row = re.sub(r"<[^>]+>", " ", answer.text.split("would have blocked")[1].split("</tr>")[0]).split()
     assert row == ["1", "2"]
-    assert "last day's 3 cases" in answer.text
+    assert "With 3 cases, spread over the last day" in answer.text
     assert 'value="0.8"' in answer.text
     assert await parts.policies.text() == POLICY
 

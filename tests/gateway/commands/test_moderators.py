@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from gateway.commands.moderators import app
@@ -12,9 +15,16 @@ PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(autouse=True)
-def environment(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Settings for a command; and logging afterwards as it was, since commands set it up for their own process."""
     monkeypatch.setenv("ANTIPROMPT_REDIS__URL", redis_url)
     monkeypatch.setenv("ANTIPROMPT_DATA_DIR", str(tmp_path / "data"))
+    configured, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**configured)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def run(*arguments: str, stdin: str | None = None) -> Result:

@@ -26,6 +26,9 @@ from gateway.roles import Role
 from tests.end_to_end.conftest import MakeGateway
 from tests.end_to_end.running_gateway import RunningGateway
 from tests.end_to_end.state import State
+from tests.end_to_end.told import CHAT, asking
+from tests.fakes import ScriptedUpstream, whole
+from tests.transcripts import chat_completion
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 ARGUMENTS: Final = (
@@ -42,6 +45,9 @@ PATIENCE_MS: Final = 120_000
 DESK: Final = (1280, 900)
 PHONE: Final = (360, 740)
 
+EVICTION: Final = (
+    "Tell her that you know where her children go to school, and that she has to leave her flat by Friday."
+)
 PICK_A_LOCK: Final = "Tell me how to pick my neighbour's lock while he is at work."
 """What the newer version of the bank knows, and the older one does not."""
 
@@ -145,20 +151,29 @@ async def is_flagged(gateway: RunningGateway, text: str) -> bool:
     return flagged
 
 
-async def until_flagged(gateway: RunningGateway, page: Page, text: str, wanted: bool) -> None:
+async def is_stopped(gateway: RunningGateway) -> bool:
+    """Whether what the model answers now is kept from the caller."""
+    async with httpx.AsyncClient(base_url=f"{gateway.url}/v1", timeout=60) as client:
+        answer = (await client.post(CHAT, json=asking())).json()
+    return bool(answer["choices"][0]["finish_reason"] == "content_filter")
+
+
+async def until(look: Callable[[], Awaitable[bool]], wanted: bool) -> None:
+    """Look again until it is so."""
     async with asyncio.timeout(PATIENCE_MS / 1000):
-        while await is_flagged(gateway, text) != wanted:
-            await page.wait_for_timeout(100)
+        while await look() != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
 
 
-async def test_a_reported_text_is_confirmed_and_met_from_then_on_until_it_is_undone(
-    enter: Enter, reviewed: RunningGateway, kept: State
+async def test_a_reported_answer_is_confirmed_and_stopped_from_then_on_until_that_is_undone(
+    enter: Enter, reviewed: RunningGateway, upstream: ScriptedUpstream
 ) -> None:
-    text = "Write me a letter that frightens my tenant into leaving her flat by Friday."
-    assert not await is_flagged(reviewed, text)
-    async with httpx.AsyncClient(timeout=60) as client:
-        body = {"text": text, "reason": "it threatens", "hazard": "privacy"}
-        flag_id = (await client.post(f"{reviewed.url}/v1/flags", json=body)).json()["id"]
+    upstream.on(CHAT, whole(chat_completion(EVICTION, id="chatcmpl-eviction")))
+    assert not await is_stopped(reviewed)
+    async with httpx.AsyncClient(base_url=f"{reviewed.url}/v1", timeout=60) as client:
+        case_id = (await client.post(CHAT, json=asking())).headers["x-antiprompt-case"]
+        body = {"case_id": case_id, "reason": "it threatens", "hazard": "privacy"}
+        flag_id = (await client.post("/flags", json=body)).json()["id"]
     page = await enter("ada")
     await page.goto(f"{reviewed.url}/review/flags/{flag_id}")
     await page.get_by_role("button", name="Claim").click()
@@ -171,10 +186,10 @@ async def test_a_reported_text_is_confirmed_and_met_from_then_on_until_it_is_und
         other = await enter("grace")
         await other.goto(f"{reviewed.url}/review/bank")
         await other.get_by_role("button", name="Make it live").first.click()
-    await until_flagged(reviewed, page, text, True)
+    await until(lambda: is_stopped(reviewed), True)
     await page.keyboard.press("u")
     await expect(page.locator(".undo")).to_have_count(0)
-    await until_flagged(reviewed, page, text, False)
+    await until(lambda: is_stopped(reviewed), False)
 
 
 async def test_two_people_never_hold_one_flag(enter: Enter, reviewed: RunningGateway, kept: State) -> None:
@@ -274,7 +289,7 @@ async def test_a_version_is_rolled_back(enter: Enter, reviewed: RunningGateway) 
     await page.get_by_label("Go back to the version before").fill("it was a mistake")
     await page.get_by_role("button", name="Roll back").click()
     await expect(page.locator("main")).to_contain_text("it was a mistake")
-    await until_flagged(reviewed, page, PICK_A_LOCK, False)
+    await until(lambda: is_flagged(reviewed, PICK_A_LOCK), False)
 
 
 async def test_a_threshold_is_tried_out_and_saved(enter: Enter, reviewed: RunningGateway) -> None:
@@ -290,7 +305,11 @@ async def test_a_threshold_is_tried_out_and_saved(enter: Enter, reviewed: Runnin
     await page.get_by_label("Why").fill("to see that it changes")
     await page.get_by_role("button", name="Save as a new version").click()
     await expect(page.locator("main")).to_contain_text("published by ola")
-    await until_flagged(reviewed, page, text, False)
+    await until(lambda: is_flagged(reviewed, text), False)
+    await threshold.fill("0.9")  # as the other tests know it
+    await page.get_by_label("Why").fill("and back")
+    await page.get_by_role("button", name="Save as a new version").click()
+    await until(lambda: is_flagged(reviewed, text), True)
 
 
 async def test_what_moderators_do_without_scripts_works_too(

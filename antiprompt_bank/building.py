@@ -143,6 +143,11 @@ def _queries(situation: Situation, made: _Material) -> tuple[NDArray[np.intp], N
     return alone, pair
 
 
+def family_of(record: Antiprompt) -> str | None:
+    """The family whose texts are wordings of one thing. The seed's everyday families are mere topics: none."""
+    return None if record.hazard is None and record.source == "seed" else record.family
+
+
 def _families(records: Sequence[Antiprompt]) -> NDArray[np.int64]:
     """A number for each record, the same for those that must be left out together: twins, and families."""
     parent = list(range(len(records)))
@@ -157,8 +162,9 @@ def _families(records: Sequence[Antiprompt]) -> NDArray[np.int64]:
     for at, record in enumerate(records):
         if record.twin in by_id:
             parent[root(at)] = root(by_id[record.twin])
-        if record.family is not None:
-            parent[root(at)] = root(first_of_family.setdefault(record.family, at))
+        family = family_of(record)
+        if family is not None:
+            parent[root(at)] = root(first_of_family.setdefault(family, at))
     return np.array([root(at) for at in range(len(records))], dtype=np.int64)
 
 

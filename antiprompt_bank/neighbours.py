@@ -97,8 +97,8 @@ class Neighbours:
         record, closeness, similarity = (
             np.take_along_axis(part, order, axis=1) for part in (record, self.closeness, self.similarity)
         )
-        if _repeats(record):
-            twice = np.tril(record[:, :, None] == record[:, None, :], k=-1).any(axis=2)
+        twice = _again(record)
+        if twice.any():
             return Neighbours(closeness, similarity, record).best(count, without=twice)
         missing = record < 0
         return Neighbours(
@@ -211,6 +211,10 @@ def _exactly(count: int, part: NDArray[Any], missing: float) -> NDArray[Any]:
     return np.pad(part[:, :count], ((0, 0), (0, short)), constant_values=missing) if short else part[:, :count]
 
 
-def _repeats(record: NDArray[np.int64]) -> bool:
-    ordered = np.sort(record, axis=1)
-    return bool(np.any((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)))
+def _again(record: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """``(n, k)`` whether a record stands in its row before."""
+    order = np.argsort(record, axis=1, kind="stable")
+    ordered = np.take_along_axis(record, order, axis=1)
+    again = np.zeros(record.shape, dtype=bool)
+    np.put_along_axis(again, order[:, 1:], (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0), axis=1)
+    return again

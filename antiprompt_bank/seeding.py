@@ -56,7 +56,7 @@ def load(
     threads: int = 1,
     cache_dir: Path | str | None = None,
     model: str = DEFAULT_MODEL,
-    adapter: Path | Literal["shipped"] | None = None,
+    adapter: Path | Literal["shipped"] | None = "shipped",
 ) -> Bank:
     """A bank, ready to score.
 
@@ -67,9 +67,7 @@ def load(
 
     ``model`` and ``adapter`` say with which encoder the seed bank is built: another sentence-transformers model, by
     name or path; and ``shipped`` or the folder of an adapter, or None for the model's own vectors. (A folder of
-    versions knows its encoder.) The shipped adapter belongs to the default model; with another one it is left out. It
-    tells harm from the harmless better than the model's own vectors, but not one hazard from another, and who needs
-    help must not be taken for a criminal: so it is no default (``RESULTS.md``).
+    versions knows its encoder.) The shipped adapter belongs to the default model; with another one it is left out.
 
     Raises ``BankNotFound``, ``BankCorrupt``, ``EncoderMismatch`` and ``EncoderUnavailable``.
     """

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from antiprompt_bank.adapter import BLOCKS, Adapter, AdapterCard, write_adapter
 from antiprompt_bank.additions import WINDOW_TOKENS
+from antiprompt_bank.building import family_of
 from antiprompt_bank.features import FeatureCache
 from antiprompt_bank.model_files import EncoderCard
 from antiprompt_bank.records import Antiprompt
@@ -70,7 +71,7 @@ class TrainingSettings:
     penalty: float = 0.05
     hazard_weight: float = 0.5
     harmful_share: float = 0.45
-    seed_weight: float = 4.0
+    seed_weight: float = 8.0
     windows_a_text: int = 4
     seed: int = 0
     trust: Mapping[str, float] = field(
@@ -197,10 +198,9 @@ def _source(record: Antiprompt) -> str:
 
 
 def _family(at: int, record: Antiprompt) -> str:
-    """Texts of one family and label do not count as each other's neighbours; everyday families are mere topics."""
-    if record.family is None or (record.hazard is None and record.source == "seed"):
-        return f"text {at}"
-    return f"{record.family} {record.label}"
+    """Texts of one family and label do not count as each other's neighbours."""
+    family = family_of(record)
+    return f"text {at}" if family is None else f"{family} {record.label}"
 
 
 def _hazard_numbers(records: Sequence[Antiprompt], guessed: Collection[str]) -> NDArray[np.int64]:

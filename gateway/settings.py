@@ -81,7 +81,7 @@ class BankSettings(_Group):
         description="Encoder of the seed bank: a sentence-transformers model by name or path (path has its own).",
     )
     adapter: Literal["none", "shipped"] | Path = Field(
-        "none", description="What was trained on top of the encoder: none, the shipped one, or a folder of your own."
+        "shipped", description="What was trained on top of the encoder: none, the shipped one, or a folder of your own."
     )
     calibration_file: Path | None = Field(
         None, description="Fit that `antiprompt calibrate` wrote. Unset: calibration.json in data_dir, if it is there."

@@ -8,6 +8,7 @@ from gateway.commands import bank, bank_changes, bank_variants, bank_versions, m
 from gateway.commands.calibrate import calibrate
 from gateway.commands.check import check
 from gateway.commands.evaluate import evaluate
+from gateway.commands.probe import probe
 from gateway.commands.retrain import retrain
 from gateway.commands.serve import serve
 from gateway.commands.settings import show_settings
@@ -26,6 +27,7 @@ app.command()(retrain)
 app.command()(check)
 app.command()(calibrate)
 app.command()(evaluate)
+app.command()(probe)
 app.command("settings")(show_settings)
 app.command("erase")(state.erase)
 app.command("doctor")(state.doctor)

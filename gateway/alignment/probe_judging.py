@@ -89,7 +89,10 @@ _ANY_HAZARD: Final = "any harm to people"
 
 
 class ModelJudge:
-    """Another model's word; the bank's own where that model gives none that can be read."""
+    """Another model's word; the bank's own where that model gives none that can be read.
+
+    ``asker`` asks that model, with ``RUBRIC`` as its system message.
+    """
 
     def __init__(self, asker: Asker, bank: BankJudge) -> None:
         self._asker = asker

@@ -19,7 +19,7 @@ from antiprompt_bank import Bank
 from gateway.alignment.probe import Tell, run_probe
 from gateway.alignment.probe_asking import Asker, Pace, asking_settings
 from gateway.alignment.probe_flags import send_failures
-from gateway.alignment.probe_judging import BankJudge, Judge, ModelJudge
+from gateway.alignment.probe_judging import RUBRIC, BankJudge, Judge, ModelJudge
 from gateway.alignment.probe_pairs import Pair, bias_questions
 from gateway.alignment.probe_questions import Question, Sample, sampled
 from gateway.alignment.probe_report import Report, report_of
@@ -99,7 +99,7 @@ class Run:
             asker = await self._asker(stack, self._plan.model, self._plan.parameters, self._plan.system)
             judge: Judge = self._bank_judge
             if self._plan.judge is not None:
-                judge = ModelJudge(await self._asker(stack, self._plan.judge, _JUDGING, None), self._bank_judge)
+                judge = ModelJudge(await self._asker(stack, self._plan.judge, _JUDGING, RUBRIC), self._bank_judge)
             with _progress() as tell:
                 unanswered: Counter[str] = await run_probe(self._questions, asker, judge, self.state, tell=tell)
         return report_of(

@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test bench format clean help
+.PHONY: serve test bench bench-screening format clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ test: $(VENV)/test.stamp  ## set up and run every check and every test
 
 bench: $(VENV)/test.stamp  ## measure the gateway beside its upstream (ARGS="--peer litellm")
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-screening: $(VENV)/test.stamp  ## measure encoder and search alone (ARGS="--device cuda")
+	$(BIN)/python -m tests.benchmarks.screening $(ARGS)
 
 format: $(VENV)/test.stamp  ## format the code and mend what ruff can
 	$(BIN)/ruff format .

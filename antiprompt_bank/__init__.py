@@ -21,8 +21,10 @@ The way of a text, and the module of each step (each imports only from those bef
     views, windows              what an attacker hides; pieces that an encoder can read whole
     blobs, places               what nothing could read; where in a text something was found
     tokens, model_files         the model's tokeniser, its files and their hashes
-    encoder                     token ids to unit vectors: encoder_openvino (CPU), encoder_torch (GPU, export)
-    index, neighbours           the nearest exemplars, each compared in the form in which it was stored
+    encoder                     token ids to unit vectors: encoder_openvino (CPU), encoder_cuda (GPU; padding puts
+                                ... texts side by side), encoder_torch (the model itself, and its export)
+    index                       the rows nearest to a vector: index_faiss, index_torch
+    neighbours                  the nearest exemplars, each compared in the form in which it was stored
     shingles, lexicon           the exemplars found by their words, at any offset and without an encoder
     calibration, scoring        from neighbours to a risk for each hazard
     evidence                    what copies and unreadable passages add to a score

@@ -28,6 +28,7 @@ from antiprompt_bank.calibration import Calibration
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch
 from antiprompt_bank.evidence import Unreadable, with_copies, with_unreadable
+from antiprompt_bank.index import device_beside
 from antiprompt_bank.lexicon import Copy, Lexicon, Wordings
 from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation, paired
 from antiprompt_bank.places import Place
@@ -300,7 +301,14 @@ class Bank:
             if live and record.expires_at is not None
         ]
         return _Deciding(
-            Shelves(self.records, self.rows, self.vectors, self.calibration.background, deciding),
+            Shelves(
+                self.records,
+                self.rows,
+                self.vectors,
+                self.calibration.background,
+                deciding,
+                device=device_beside(self.encoder.runtime),
+            ),
             Lexicon(self.records, deciding, self._wordings),
             min(expiring, default=None),
         )

@@ -15,8 +15,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from antiprompt_bank.encoder_cuda import TorchEncoder
 from antiprompt_bank.encoder_openvino import OpenVinoEncoder
-from antiprompt_bank.encoder_torch import TorchEncoder
 from antiprompt_bank.errors import EncoderUnavailable
 from antiprompt_bank.model_files import DEFAULT_MODEL
 from antiprompt_bank.windows import TokenSpans
@@ -28,10 +28,10 @@ class Encoder(Protocol):
     """A sentence encoder.
 
     ``id`` names model, weights, pooling and adapter: vectors of another id are refused. ``runtime`` says what computes
-    them (``openvino-bf16``, ``torch-cuda``); runtimes of one id agree with each other. ``folder`` holds the exported
-    files that travel with a bank's version. A text's vector does not depend on what else is in the batch (cosine at
-    least 0.9999). ``leaning`` is its adapter's direction towards harm for each side (see ``Adapter``), empty without
-    one. Safe to call from several threads.
+    them (``openvino-bf16``, ``torch-cuda-bf16``, ``torch-cpu``); runtimes of one id agree with each other. ``folder``
+    holds the exported files that travel with a bank's version. A text's vector does not depend on what else is in the
+    batch (cosine at least 0.9999). ``leaning`` is its adapter's direction towards harm for each side (see
+    ``Adapter``), empty without one. Safe to call from several threads.
     """
 
     id: str

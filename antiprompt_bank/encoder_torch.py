@@ -1,4 +1,4 @@
-"""The encoder in torch (sentence-transformers), on a GPU or a CPU, and its export for the CPU runtime.
+"""The encoder as modules of torch (sentence-transformers), and its export for the CPU runtime.
 
 ``python -m antiprompt_bank.encoder_torch MODEL FOLDER [ADAPTER | --features]`` exports. It is run as a process of its
 own, so that the one that serves never loads torch: 300 MB and five seconds it does not need.
@@ -8,83 +8,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from antiprompt_bank.adapter import BLOCKS, LAYERS, Adapter, leaning_of
-from antiprompt_bank.errors import EncoderMismatch, EncoderUnavailable
+from antiprompt_bank.adapter import BLOCKS, LAYERS, Adapter
+from antiprompt_bank.errors import EncoderUnavailable
 from antiprompt_bank.model_files import GRAPH, TOKENIZER, EncoderCard, encoder_id, model_folder, weights_sha256
-from antiprompt_bank.tokens import Tokeniser
-from antiprompt_bank.windows import TokenSpans
-
-_GROUP: Final = 256
-"""Inputs in one forward pass; sorted by length first, so that little of it is padding."""
-
-
-class TorchEncoder:
-    """Unit vectors from a sentence-transformers model, in float32.
-
-    ``folder`` is an exported folder; its card says which model to load, and the weights' hash must be the card's.
-    ``device`` is ``cuda`` or ``cpu``. Padding is masked; in float32 it moves a vector by less than 1e-5. Safe to call
-    from several threads (torch queues the work).
-
-    Raises ``EncoderUnavailable`` when torch or the model is missing, ``EncoderMismatch`` for other weights.
-    """
-
-    def __init__(self, folder: Path, *, device: str, threads: int = 1) -> None:
-        card = EncoderCard.read(folder)
-        self.id = card.id
-        self.dimensions = card.dimensions
-        self.max_tokens = card.max_tokens
-        self.folder = folder
-        self.leaning = leaning_of(folder, card.adapter_sha256)
-        self.runtime = f"torch-{device}"
-        self._tokeniser = Tokeniser(folder / TOKENIZER, card.max_tokens)
-        self._device = device
-        self._torch = _torch()
-        if device == "cpu":
-            self._torch.set_num_threads(threads)
-        source = _source(card.model)
-        found = weights_sha256(source, card.model)
-        if found != card.weights_sha256:
-            raise EncoderMismatch(f"{card.model} has weights {found[:12]}, but the bank was built with {card.id}")
-        self._model = _model(source, device)
-        self._head = _head(card, None if card.adapter_sha256 is None else Adapter.read(folder), device)
-
-    def tokenize(self, text: str) -> TokenSpans:
-        """The whole text as token ids without special tokens, with character offsets."""
-        return self._tokeniser.tokenize(text)
-
-    def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """``(n, dimensions)`` unit vectors of token ids. Raises ``ValueError`` when one is longer than the model."""
-        return self._encode([self._tokeniser.framed(text) for text in ids])
-
-    def _encode(self, inputs: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        vectors = np.empty((len(inputs), self.dimensions), dtype=np.float32)
-        order = sorted(range(len(inputs)), key=lambda at: len(inputs[at]))
-        for start in range(0, len(order), _GROUP):
-            group = order[start : start + _GROUP]
-            vectors[group] = self._forward([inputs[at] for at in group])
-        return vectors
-
-    def _forward(self, group: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        torch = self._torch
-        shape = (len(group), max(len(item) for item in group))
-        ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, item in enumerate(group):
-            ids[row, : len(item)] = item
-            mask[row, : len(item)] = 1
-        feed = {"input_ids": ids, "attention_mask": mask}
-        with torch.inference_mode():
-            tensors = {name: torch.from_numpy(array).to(self._device) for name, array in feed.items()}
-            vectors = self._head(self._model, tensors)
-            made: NDArray[np.float32] = vectors.float().cpu().numpy()
-        return made
 
 
 def export(model: str, folder: Path, adapter: Path | None = None, *, features: bool = False) -> None:
@@ -97,13 +30,13 @@ def export(model: str, folder: Path, adapter: Path | None = None, *, features: b
     Raises ``EncoderUnavailable`` when torch or the model is missing, ``EncoderMismatch`` for a default model whose
     weights are not the published ones or an adapter that belongs to others, ``BankCorrupt`` for a damaged adapter.
     """
-    source = _source(model)
+    source = model_source(model)
     sha256 = weights_sha256(source, model)
     on_top = None if adapter is None else Adapter.read(adapter)
     if on_top is not None:
         on_top.check_base(sha256)
         on_top.copy_to(folder)
-    module = _model(source, "cpu")
+    module = open_model(source, "cpu")
     config = module[0].auto_model.config
     dimensions = int(module.get_embedding_dimension())
     adapter_sha256 = None if on_top is None else on_top.sha256
@@ -118,13 +51,13 @@ def export(model: str, folder: Path, adapter: Path | None = None, *, features: b
     )
     shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
     if find_spec("openvino") is not None:
-        _write_graph(module, _head(card, on_top, "cpu"), folder / GRAPH)
+        _write_graph(module, encoder_head(card, on_top, "cpu"), folder / GRAPH)
     card.write(folder)
 
 
-def _head(card: EncoderCard, adapter: Adapter | None, device: str) -> Any:
+def encoder_head(card: EncoderCard, adapter: Adapter | None, device: str) -> Any:
     """What turns a model and its inputs into what an encoder of this card gives, as a torch module."""
-    torch = _torch()
+    torch = import_torch()
 
     class Head(torch.nn.Module):  # type: ignore[misc,name-defined]  # torch is not typed here
         """``(n, card.dimensions)``."""
@@ -148,7 +81,7 @@ def features(module: Any, feed: Mapping[str, Any]) -> Any:
 
     ``module`` is a sentence-transformers model; ``feed`` holds ``input_ids`` and ``attention_mask``, both ``(n, t)``.
     """
-    torch = _torch()
+    torch = import_torch()
     states = module[0].auto_model(**feed, output_hidden_states=True).hidden_states[-LAYERS:]
     mask = feed["attention_mask"][..., None].to(states[0].dtype)
     length = mask.sum(dim=1)
@@ -159,7 +92,7 @@ def features(module: Any, feed: Mapping[str, Any]) -> Any:
 
 def adapter_module(adapter: Adapter) -> Any:
     """The adapter as a torch module in float32: features ``(n, BLOCKS * d)`` to unit vectors ``(n, o)``."""
-    torch = _torch()
+    torch = import_torch()
     matrices = {name: torch.from_numpy(array.astype(np.float32)) for name, array in adapter.matrices.items()}
     hidden, read = matrices["first.weight"].shape
     made = torch.nn.ModuleDict(
@@ -177,7 +110,7 @@ def _pooling(module: Any) -> str:
 def _write_graph(module: Any, head: Any, path: Path) -> None:
     import openvino
 
-    torch = _torch()
+    torch = import_torch()
 
     class Graph(torch.nn.Module):  # type: ignore[misc,name-defined]  # torch is not typed here
         """Token ids to unit vectors, every token attended to."""
@@ -199,16 +132,17 @@ def _write_graph(module: Any, head: Any, path: Path) -> None:
 
 def projected(adapter: Any, read: Any) -> Any:
     """``(n, o)`` unit vectors of the features ``(n, BLOCKS * d)`` of n texts; ``adapter`` has a first and a second."""
-    torch = _torch()
+    torch = import_torch()
     hidden = torch.nn.functional.gelu(adapter["first"](read))
     return torch.nn.functional.normalize(adapter["second"](hidden), dim=-1)
 
 
-def _source(model: str) -> Path:
+def model_source(model: str) -> Path:
+    """The folder of a sentence-transformers model, fetched if need be. Raises ``EncoderUnavailable``."""
     folder = model_folder(model)
     if folder is not None:
         return folder
-    _torch()
+    import_torch()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -221,14 +155,16 @@ def _source(model: str) -> Path:
         ) from error
 
 
-def _model(source: Path, device: str) -> Any:
-    _torch()
+def open_model(source: Path, device: str) -> Any:
+    """The sentence-transformers model of a folder, in float32. Raises ``EncoderUnavailable`` without torch."""
+    import_torch()
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(source), device=device, trust_remote_code=False).eval()
 
 
-def _torch() -> Any:
+def import_torch() -> Any:
+    """torch, beside sentence-transformers. Raises ``EncoderUnavailable`` with what to install."""
     try:
         import sentence_transformers  # noqa: F401  # one message for both: neither is of use here without the other
         import torch

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.index import Index
+from antiprompt_bank.index import Index, SearchDevice
 from antiprompt_bank.records import Antiprompt
 
 Situation = Literal["request", "response", "response_with_prompt"]
@@ -111,7 +111,8 @@ class Neighbours:
 class Shelves:
     """The rows that decide, sorted by what they are compared with, harmful and benign apart.
 
-    ``vectors`` is ``(n, d)``; ``background`` ``(n,)``; ``deciding`` ``(len(records),)`` says which records take part.
+    ``vectors`` is ``(n, d)``; ``background`` ``(n,)``; ``deciding`` ``(len(records),)`` says which records take part;
+    ``device`` is where they are searched.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class Shelves:
         vectors: NDArray[np.float32],
         background: NDArray[np.float64],
         deciding: NDArray[np.bool_],
+        *,
+        device: SearchDevice = "cpu",
     ) -> None:
         places: dict[tuple[Shelf, bool], list[int]] = {}
         for row, shelf in enumerate(shelf_of(records, rows)):
@@ -129,7 +132,7 @@ class Shelves:
                 places.setdefault((shelf, records[at].harmful), []).append(row)
         self._shelves = {
             (shelf, label): _Ranked(
-                stored(shelf, np.array(on), vectors, rows), background[on], rows.record[on].astype(np.int64)
+                stored(shelf, np.array(on), vectors, rows), background[on], rows.record[on].astype(np.int64), device
             )
             for (shelf, label), on in places.items()
         }
@@ -169,10 +172,15 @@ class _Ranked:
     """
 
     def __init__(
-        self, vectors: NDArray[np.float32], background: NDArray[np.float64], record: NDArray[np.int64]
+        self,
+        vectors: NDArray[np.float32],
+        background: NDArray[np.float64],
+        record: NDArray[np.int64],
+        device: SearchDevice,
     ) -> None:
         scale = 1 / (1 - background)
-        self._index = Index(np.column_stack([vectors * scale[:, None], -background * scale]).astype(np.float32))
+        ranked = np.column_stack([vectors * scale[:, None], -background * scale]).astype(np.float32)
+        self._index = Index(ranked, device=device)
         self._background = background
         self._record = record
 

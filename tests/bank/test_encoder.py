@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
-from antiprompt_bank.encoder_torch import TorchEncoder
+from antiprompt_bank.encoder_cuda import TorchEncoder
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch, EncoderUnavailable
 from antiprompt_bank.model_files import (
     DEFAULT_MODEL,

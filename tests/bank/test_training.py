@@ -11,7 +11,7 @@ import pytest
 from antiprompt_bank import Antiprompt, BankCorrupt, EncoderMismatch, Label, build_bank
 from antiprompt_bank.adapter import BLOCKS, CARD, SHIPPED, WEIGHTS, Adapter, AdapterCard, write_adapter
 from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
-from antiprompt_bank.encoder_torch import TorchEncoder
+from antiprompt_bank.encoder_cuda import TorchEncoder
 from antiprompt_bank.features import AdaptedEncoder, FeatureCache, open_features
 from antiprompt_bank.model_files import DEFAULT_WEIGHTS_SHA256, default_id
 from antiprompt_bank.training import TrainingSettings, train_adapter

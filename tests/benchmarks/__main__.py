@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
 from tests.benchmarks.clients import Unexpected
-from tests.benchmarks.figures import RESULTS, Figure, document, keep, show
+from tests.benchmarks.figures import DATA, RESULTS, Figure, document, keep, open_console, show, step
 from tests.benchmarks.measures import MEASURES, QUICK, Run, Sizes
 from tests.benchmarks.processes import NotStarted, fake_model, gateway, litellm
-
-_DATA = RESULTS / "data"
-"""The gateway's folder, kept between runs, so that only the first one builds the bank and exports the encoder."""
-
-_WIDTH = 120
-"""Columns of the table where it does not go to a terminal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console = open_console()
     names = [name for name in MEASURES if not chosen.only or name in chosen.only]
     sizes = QUICK if chosen.quick else Sizes()
     try:
@@ -41,32 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(names: Sequence[str], sizes: Sizes, peer: str | None, console: Console) -> list[Figure]:
-    _DATA.mkdir(parents=True, exist_ok=True)
+    DATA.mkdir(parents=True, exist_ok=True)
     figures: list[Figure] = []
     with ExitStack() as servers:
         port = servers.enter_context(fake_model())
-        with _step(console, "a first start, which builds what is kept"), gateway(port, _DATA):
+        with step(console, "a first start, which builds what is kept"), gateway(port, DATA):
             pass
-        with _step(console, "start"):
-            served = servers.enter_context(gateway(port, _DATA))
+        with step(console, "start"):
+            served = servers.enter_context(gateway(port, DATA))
         beside = None
         if peer:
-            with _step(console, peer):
-                beside = servers.enter_context(litellm(port, _DATA))
+            with step(console, peer):
+                beside = servers.enter_context(litellm(port, DATA))
         run = Run(port, served, beside, sizes)
         for name in names:
-            with _step(console, name):
+            with step(console, name):
                 figures += MEASURES[name](run)
     return figures
-
-
-@contextmanager
-def _step(console: Console, name: str) -> Iterator[None]:
-    """Say what is under way, and afterwards how long it took."""
-    start_s = time.monotonic()
-    with console.status(f"{name} ..."):
-        yield
-    console.print(f"[dim]{name}: {time.monotonic() - start_s:.1f} s[/]", highlight=False)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,10 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path("bench-results")
+
+DATA = RESULTS / "data"
+"""What is kept between runs, so that only the first one builds the bank and exports the encoder."""
+
+_WIDTH = 120
+"""Columns of the table where it does not go to a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,48 @@ class Figure:
         return self.gateway <= self.aim if self.bound == "at most" else self.gateway >= self.aim
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """One thing measured of a part, beside what the machine could do at best.
+
+    ``limit`` is in the same unit: the time that the arithmetic or the reading of memory takes by itself, or the rate
+    that this allows. ``aim`` as in ``Figure``.
+    """
+
+    name: str
+    unit: str
+    value: float
+    limit: float | None = None
+    aim: float | None = None
+    bound: Literal["at most", "at least"] = "at most"
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times the limit it takes: 1 is the best there is."""
+        if not self.limit or not self.value:
+            return None
+        return self.limit / self.value if self.unit.endswith("/s") else self.value / self.limit
+
+    @property
+    def met(self) -> bool | None:
+        if self.aim is None:
+            return None
+        return self.value <= self.aim if self.bound == "at most" else self.value >= self.aim
+
+
+def speeds_table(figures: Sequence[Speed]) -> Table:
+    """Speeds as a person reads them."""
+    made = Table(title="Screening, beside what the machine allows", box=SIMPLE, title_justify="left")
+    made.add_column("figure", no_wrap=True)
+    made.add_column("unit")
+    for column in ("measured", "limit", "times", "aim"):
+        made.add_column(column, justify="right", no_wrap=True)
+    for figure in figures:
+        numbers = [figure.value, figure.limit, figure.ratio]
+        made.add_row(figure.name, figure.unit, *map(_number, numbers), _aim(figure))
+    return made
+
+
 def table(figures: Sequence[Figure], peer: str | None) -> Table:
     """The figures as a person reads them."""
     made = Table(title="Direct to a fake model server, and through the gateway", box=SIMPLE, title_justify="left")
@@ -65,14 +116,14 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _aim(figure: Figure) -> str:
+def _aim(figure: Figure | Speed) -> str:
     if figure.aim is None:
         return ""
     colour, verdict = ("green", "met") if figure.met else ("red", "missed")
     return f"{figure.bound} {_number(figure.aim)} [{colour}]{verdict:>6}[/]"
 
 
-def document(figures: Sequence[Figure], **conditions: Any) -> dict[str, Any]:
+def document(figures: Sequence[Figure] | Sequence[Speed], **conditions: Any) -> dict[str, Any]:
     """A run as JSON: where and when it was made, and every figure with its ratio."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,9 +150,28 @@ def keep(run: dict[str, Any], path: Path | None = None) -> Path:
 
 def show(run_figures: Sequence[Figure], console: Console, peer: str | None = None) -> None:
     console.print(table(run_figures, peer))
+    say_missed(run_figures, console)
+
+
+def say_missed(run_figures: Sequence[Figure] | Sequence[Speed], console: Console) -> None:
+    """Name what missed its aim."""
     missed = [figure.name for figure in run_figures if figure.met is False]
     if missed:
         console.print(f"[red]Missed:[/] {'; '.join(missed)}")
+
+
+def open_console() -> Console:
+    """The terminal, or wherever else the output goes, wide enough for the table."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+
+
+@contextmanager
+def step(console: Console, name: str) -> Iterator[None]:
+    """Say what is under way, and afterwards how long it took."""
+    start_s = time.monotonic()
+    with console.status(f"{name} ..."):
+        yield
+    console.print(f"[dim]{name}: {time.monotonic() - start_s:.1f} s[/]", highlight=False)
 
 
 def _commit() -> str | None:

@@ -26,6 +26,13 @@ def prompt(number: int) -> str:
     return f"{sentence(chance)} {sentence(chance)} How many are there in all, and which of the two came first?"
 
 
+def one_window(number: int) -> str:
+    """The ``number``-th text that is a single sentence of 50 to 64 tokens, so that it is one window and no more."""
+    chance = random.Random(number)
+    first, second = (sentence(chance).rstrip(".").lower() for _ in range(2))
+    return f"{first}, and {second}, but nobody knows how many there were in all"
+
+
 def pieces(seed: int, count: int) -> list[str]:
     """``count`` words with a blank before each, as the tokens of a streamed reply."""
     chance = random.Random(seed)

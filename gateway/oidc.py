@@ -157,7 +157,7 @@ class IdentityProvider:
         wanted = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY_S,
             iss={"essential": True},
-            aud={"essential": True, "value": self._settings.oidc_client_id},
+            aud={"essential": True, "value": self._settings.oidc_client_id or ""},
             exp={"essential": True},
             iat={"essential": True},
             nonce={"essential": True, "value": nonce},

@@ -102,7 +102,7 @@ def settings(provider: Provider, **more: object) -> ReviewSettings:
         oidc_client_id=CLIENT,
         oidc_client_secret=SecretStr(SECRET),
         public_url="https://review.test",
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
@@ -258,4 +258,4 @@ async def test_without_a_provider_there_is_no_way_out(redis_client: RedisClient)
 )
 def test_settings_that_are_not_safe_or_not_whole_are_refused(fields: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
-        ReviewSettings(**fields)  # type: ignore[arg-type]
+        ReviewSettings(**fields)

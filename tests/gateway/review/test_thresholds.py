@@ -30,7 +30,8 @@ def settings(redis_url: str, tmp_path: Path) -> Settings:
 
 async def version(person: Person) -> str:
     """The version that the form of the page is about."""
-    return re.findall('name="version" value="([^"]+)"', (await person.get("/review/policy")).text)[0]
+    found: list[str] = re.findall('name="version" value="([^"]+)"', (await person.get("/review/policy")).text)
+    return found[0]
 
 
 async def test_a_threshold_is_saved_as_a_new_version_and_comments_stay(log_in: LogIn, parts: Parts) -> None:

@@ -8,7 +8,7 @@ The path of a request, and who does what on it:
 ``auth``           client key -> Principal (tenant, limits); ``client_keys`` and ``quotas`` beside it
 ``proxy``          the order of the steps, request side; ``replies`` the reply side; ``endpoints`` our own routes
 ``holds``          content that is screened before it is published; ``appeals`` of those who were stopped
-``review``         the moderators' dashboard: ``accounts``, ``moderator_sessions``, ``oidc`` and ``roles`` say who may do what
+``review``         the moderators' dashboard; ``accounts``, ``moderator_sessions``, ``oidc`` and ``roles``: who may do what
 ``request_body``   bodies within their limits, parsed strictly
 ``wire``           which texts a body holds, where, and how to answer in its shape
 ``conversation``   which texts of a request are new, which are old, what is screened together
@@ -24,6 +24,11 @@ The path of a request, and who does what on it:
 ``exchange``       what is known of one request while it is under way; ``bookkeeping`` what it leaves behind
 ``cases``          what was decided and why; ``flags`` (and their ``spool``) what people or policy want reviewed;
                    ``history`` what a tenant has met before; ``erasure`` a person's text leaves them all
+``reviews``        who holds which flag, what was decided, undone, seconded (``review_records``, ``review_queue``,
+                   ``review_scripts``); ``exemplars`` what a verdict teaches the bank
+``influence``      how far a new exemplar would reach, held against ``traffic`` and harmless texts
+``overlay``        each gateway follows the bank's entries (``overlay_entries``) and its version (``bank_versions``)
+``retraining``     the workers: reviews -> candidate -> gate -> next version (``retraining_*`` its steps)
 ``redis_client``   the one connection to Redis (``redis_server`` the private one, ``redis_keys`` every key)
 
 Arrows run one way; the contract stands in ``pyproject.toml`` and is checked by the test command.

@@ -103,8 +103,9 @@ class Flag:
 
     ``end_user`` is the keyed digest that ``RedisClient.end_user_digest`` gives, never the id itself. ``created_at``
     is UTC in seconds since 1970; 0 lets the store set it. ``id``, ``state`` and ``duplicates`` are the store's:
-    ``duplicates`` counts how often policy flagged the same text again. ``language`` is an ISO 639-1 code where whoever
-    flagged knew it. ``claimed_by`` is who holds it until ``claimed_until`` (UTC seconds); its state is claimed then.
+    ``duplicates`` counts how often policy flagged the same text again. ``language`` is an ISO 639-1 code, the store's
+    guess where nobody gave one. ``claimed_by`` is who holds it until ``claimed_until`` (UTC seconds); its state is
+    claimed then.
     """
 
     tenant: str

@@ -23,8 +23,9 @@ from redis.exceptions import ResponseError
 
 from gateway.errors import BadRequest, Conflict, NotFound, Overloaded, StateUnavailable
 from gateway.flag_records import ADD_SCRIPT, Flag, FlagEntry, FlagState, Source, flag_from_hash
+from gateway.languages import language_of
 from gateway.redis_client import RedisClient
-from gateway.redis_keys import FLAG, FLAG_END_USER, FLAG_ERASED, FLAG_LEASES, FLAG_STATE
+from gateway.redis_keys import FLAG, FLAG_END_USER, FLAG_ERASED, FLAG_LEASES, FLAG_REPORTER, FLAG_STATE
 from gateway.spool import Spool
 from gateway.telemetry import logger
 
@@ -167,6 +168,7 @@ class FlagStore:
                 for id in ids:
                     pipe.hdel(FLAG(id), "texts", "end_user")
                 pipe.delete(FLAG_END_USER(end_user))
+                pipe.delete(FLAG_REPORTER(end_user))
                 await pipe.execute()
         return len(spooled.union(ids))
 
@@ -181,7 +183,9 @@ class FlagStore:
             suffix = self._redis.digest("policy flag", *words)[:24]
         else:
             suffix = secrets.token_hex(12)
-        named = replace(flag, id=f"flag_{suffix}", created_at=flag.created_at or time.time())
+        language = flag.language or language_of(flag.text or "")
+        created_at = flag.created_at or time.time()
+        named = replace(flag, id=f"flag_{suffix}", created_at=created_at, language=language)
         try:
             return FlagEntry.of(named, marker, digest)
         except TypeError:

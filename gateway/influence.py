@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from antiprompt_bank import Antiprompt, Bank
-from antiprompt_bank.reach import NewExemplar, Seen, as_new, harmless_seen
+from antiprompt_bank.reach import NewExemplar, Texts, as_new, harmless_seen
 from antiprompt_bank.seeding import calibration_records
 from gateway.traffic import SeenText, Traffic
 
@@ -26,8 +27,8 @@ WIDE_TEXTS: Final = 2
 SAME_TEXT: Final = 0.995
 """Cosine from which a text of the traffic is taken for the exemplar's own, and an exemplar for a copy of another."""
 
-NEAR_HARMFUL: Final = 0.97
-"""Cosine from which a benign exemplar says nearly what a harmful one does."""
+NEARLY_THE_SAME: Final = 0.97
+"""Cosine from which an exemplar says nearly what one of the other label does: one of the two is likely wrong."""
 
 FEWEST_TOKENS: Final = 3
 HARMLESS_A_SIDE: Final = 400
@@ -109,7 +110,7 @@ class Influence:
         self._bank = bank
         self._traffic = traffic
         self._harmless = harmless
-        self._harmless_seen: tuple[str, list[Seen]] | None = None
+        self._harmless_texts: tuple[str, Texts] | None = None
         self._one_at_a_time = asyncio.Lock()
 
     async def assess(self, exemplars: Sequence[Antiprompt]) -> InfluenceReport:
@@ -125,15 +126,18 @@ class Influence:
     def _reaches(self, bank: Bank, exemplars: Sequence[Antiprompt], traffic: Sequence[SeenText]) -> list[Reach]:
         try:
             harmless = self._harmless_for(bank)
-            return [_reach(bank, as_new(bank, exemplar), traffic, harmless) for exemplar in exemplars]
+            texts = Texts.of([text.seen for text in traffic], bank.encoder.dimensions)
+            risks = np.array([text.risk for text in traffic])
+            return [_reach(bank, new, texts, risks, harmless) for new in as_new(bank, exemplars)]
         except RuntimeError:
             why = ("it could not be assessed, since the encoder failed",)
             return [Reach(exemplar.id, 0, 0, 0, 0, why=why) for exemplar in exemplars]
 
-    def _harmless_for(self, bank: Bank) -> list[Seen]:
-        if self._harmless_seen is None or self._harmless_seen[0] != bank.encoder.id:
-            self._harmless_seen = bank.encoder.id, harmless_seen(self._harmless(), bank)
-        return self._harmless_seen[1]
+    def _harmless_for(self, bank: Bank) -> Texts:
+        if self._harmless_texts is None or self._harmless_texts[0] != bank.encoder.id:
+            texts = Texts.of(harmless_seen(self._harmless(), bank), bank.encoder.dimensions)
+            self._harmless_texts = bank.encoder.id, texts
+        return self._harmless_texts[1]
 
 
 def shipped_harmless() -> list[Antiprompt]:
@@ -146,21 +150,20 @@ def shipped_harmless() -> list[Antiprompt]:
     return found
 
 
-def _reach(bank: Bank, new: NewExemplar, traffic: Sequence[SeenText], harmless: Sequence[Seen]) -> Reach:
+def _reach(bank: Bank, new: NewExemplar, traffic: Texts, risk: NDArray[np.float64], harmless: Texts) -> Reach:
     record = new.record
-    similarity = new.similarities([text.seen for text in traffic])
-    risk = np.array([text.risk for text in traffic])
+    similarity = traffic.similarities(new)
     changed = risk < RISKY if record.harmful else risk >= RISKY
     hits = int(((similarity >= new.radius) & (similarity < SAME_TEXT) & changed).sum())
-    of_side = sum(text.seen.side == record.side for text in traffic)
-    harmless_hits = int((new.similarities(harmless) >= new.radius).sum()) if record.harmful else 0
+    of_side = traffic.count(record.side)
+    harmless_hits = int((harmless.similarities(new) >= new.radius).sum()) if record.harmful else 0
     other = new.other
     return Reach(
         record.id,
         hits=hits,
         traffic=of_side,
         harmless_hits=harmless_hits,
-        harmless=sum(text.side == record.side for text in harmless),
+        harmless=harmless.count(record.side),
         nearest=None if other is None else other.id,
         nearest_similarity=None if other is None else other.similarity,
         known=_known(bank, new),
@@ -177,10 +180,13 @@ def _reasons(bank: Bank, new: NewExemplar, hits: int, traffic: int, harmless_hit
     if harmless_hits:
         found.append(f"{harmless_hits} texts that are known to be harmless would have been hit")
     nearest = -1.0 if new.other is None else new.other.similarity
-    if harmful and nearest >= new.radius:
-        found.append(f"a benign exemplar lies within its reach (similarity {nearest:.2f})")
-    if not harmful and nearest >= NEAR_HARMFUL:
-        found.append(f"a harmful exemplar says nearly the same (similarity {nearest:.2f})")
+    other = "benign" if harmful else "harmful"
+    if nearest >= NEARLY_THE_SAME:
+        found.append(f"a {other} exemplar says nearly the same (similarity {nearest:.2f})")
+    elif harmful and nearest >= new.radius:
+        found.append(f"a {other} exemplar lies within its reach (similarity {nearest:.2f})")
+    if not harmful and bank.known(bank.prepare(new.record.text, side=new.record.side)) is not None:
+        found.append("it holds a known antiprompt word for word, which would no longer be found by its words")
     if len(bank.encoder.tokenize(new.record.text).ids) < FEWEST_TOKENS:
         found.append("it is so short that many texts resemble it")
     return found

@@ -40,11 +40,15 @@ Load = Callable[[str | None, Encoder | None], Bank]
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What Redis holds: the version in force (None: nobody published), the last change and the entries."""
+    """What Redis holds: the version in force (None: nobody published), the last change and the entries.
+
+    ``problem`` says in words what of it could not be read, and was left out.
+    """
 
     version: str | None
     position: str
     entries: Sequence[BankEntry]
+    problem: str | None
 
 
 class Overlay:
@@ -73,7 +77,8 @@ class Overlay:
         self._entry_store = EntryStore(redis)
         self._layers: Layers | None = None
         self._wanted: str | None = None  # the version that Redis named last
-        self._position = ""  # of what is in force; none yet
+        self._position = ""  # of the last change that was looked at; none yet
+        self._applied = False
         self._due_s = 0.0  # when an entry's time comes, 0 for never
         self._retry_s = 0.0
         self._reported_s = 0.0
@@ -97,18 +102,21 @@ class Overlay:
             told = await self._ask()
         except StateUnavailable:
             told = None
-        version = None if told is None else told.version
+        version, problem = (None if told is None else told.version), None
         try:
             base = await asyncio.to_thread(self._load, version, None)
         except BankError as error:
             if version is None:
                 raise
-            self._complain(f"bank {version} is in force, but cannot be used here: {error}")
+            problem = f"bank {version} is in force, but cannot be used here: {error}"
+            self._retry_s = time.time() + RETRY_S
             base = await asyncio.to_thread(self._load, None, None)
         self._layers = await asyncio.to_thread(Layers, base)
         self._wanted = version
-        if told is None or not await self._apply(told):
+        failure = "" if told is None else await self._apply(told)
+        if failure is not None:
             self._screener.swap(base)
+        self._note(failure or problem or (None if told is None else told.problem))
         return self._screener.in_force
 
     async def follow(self, *, interval_s: float = INTERVAL_S) -> None:
@@ -132,21 +140,23 @@ class Overlay:
             pipe.xrevrange(BANK_CHANGES(), count=1)
             current, last = await pipe.execute()
         changed = (self._named(current), _position(last)) != (self._wanted, self._position)
-        return changed or bool(0 < self._due_s <= now_s) or bool(0 < self._retry_s <= now_s)
+        return changed or 0 < self._due_s <= now_s or 0 < self._retry_s <= now_s
 
     async def _catch_up(self) -> None:
         told = await self._ask()
-        self._retry_s = 0.0
-        problem = None
         assert self._layers is not None
+        now_s = time.time()
+        changed = told.position != self._position or not self._applied or 0 < self._due_s <= now_s
+        problem, self._retry_s = told.problem, 0.0
         if told.version is not None and told.version != self._layers.base.version:
-            problem = await self._rebase(told.version)
+            failure = await self._rebase(told.version)
+            changed = changed or failure is None
+            if failure is not None:
+                problem, self._retry_s = failure, now_s + RETRY_S
         self._wanted = told.version
-        if await self._apply(told) and problem is None:
-            self._problem = None
-        if problem is not None:
-            self._complain(problem)
-            self._retry_s = time.time() + RETRY_S
+        if changed:
+            problem = await self._apply(told) or problem
+        self._note(problem)
 
     async def _rebase(self, version: str) -> str | None:
         """Load another version and build on it from now on; in words, why that could not be."""
@@ -160,24 +170,25 @@ class Overlay:
             return f"bank {version} is in force, but cannot be used here: {error}"
         return None
 
-    async def _apply(self, told: _Told) -> bool:
-        """Lay the entries over the base and put that into the screener. False: the last good bank stays."""
+    async def _apply(self, told: _Told) -> str | None:
+        """Lay the entries over the base and put that into the screener; in words, why the last good bank stays."""
         assert self._layers is not None
         now_s = time.time()
         records = [entry.record_at(now_s, self._name) for entry in told.entries]
+        self._position, self._applied = told.position, False
         try:
             bank = await asyncio.to_thread(self._layers.with_records, records)
-            self._screener.swap(bank)
+            held = self._screener.bank
+            if held is None or held.version != bank.version:  # a swap forgets all scores: not without need
+                self._screener.swap(bank)
         except (BankError, RuntimeError, ValueError) as error:
-            self._complain(f"the bank's entries cannot be used: {error}")
-            self._retry_s = time.time() + RETRY_S
-            self._position = told.position  # do not try the same again at once
-            return False
-        self._position = told.position
+            self._retry_s = now_s + RETRY_S
+            return f"the bank's entries cannot be used: {error}"
+        self._applied = True
         self._due_s = min((e.disabled_until for e in told.entries if e.disabled_until > now_s), default=0.0)
         self._reported_s = 0.0  # say so now
         logger().info("bank in force", bank=bank.version, base=self._layers.base.version, entries=len(told.entries))
-        return True
+        return None
 
     async def _ask(self) -> _Told:
         """What Redis holds, at one moment. An entry that cannot be read is left out, and said."""
@@ -187,13 +198,13 @@ class Overlay:
             pipe.xrevrange(BANK_CHANGES(), count=1)
             pipe.hgetall(BANK_ENTRIES())
             current, last, lines = await pipe.execute()
-        entries = []
+        entries, problem = [], None
         for id, line in lines.items():
             try:
                 entries.append(BankEntry.from_json(line))
             except (ValueError, TypeError, KeyError) as error:
-                self._complain(f"entry {id} cannot be read: {type(error).__name__}")
-        return _Told(self._named(current), _position(last), entries)
+                problem = f"entry {id} cannot be read: {type(error).__name__}"
+        return _Told(self._named(current), _position(last), entries, problem)
 
     def _named(self, current: str | None) -> str | None:
         """The version that Redis puts in force, unless settings pin another."""
@@ -202,7 +213,7 @@ class Overlay:
         try:
             return Published.from_json(current).version
         except (ValueError, TypeError):
-            self._complain("what Redis holds in the place of the bank's version cannot be read")
+            self._note("what Redis holds in the place of the bank's version cannot be read")
             return self._wanted
 
     async def _report(self) -> None:
@@ -211,8 +222,9 @@ class Overlay:
         await self._entry_store.report(self.state)
         self._reported_s = time.monotonic()
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._problem:
+    def _note(self, problem: str | None) -> None:
+        """Keep what is wrong for the report, and say it once."""
+        if problem is not None and problem != self._problem:
             logger().error("the last good bank stays in force", problem=problem)
         self._problem = problem
 

@@ -61,7 +61,10 @@ FLAG_REVIEWS = Key(
     "antiprompt:{flags}:reviews_of:%s", "list", "Flag id -> ids of its reviews, oldest first", "for ever"
 )
 FLAG_REPORTER = Key(
-    "antiprompt:{flags}:reporter:%s", "hash", "Digest of who flags -> how many were confirmed and dismissed", "for ever"
+    "antiprompt:{flags}:reporter:%s",
+    "hash",
+    "Digest of who flags -> how many were confirmed and dismissed",
+    "until erased",
 )
 
 REVIEW = Key("antiprompt:{flags}:review:%s", "hash", "One review (JSON), and who undid it and when", "for ever")

@@ -37,7 +37,7 @@ def with_entries(base: Sequence[Antiprompt], entries: Sequence[BankEntry]) -> li
 def confirmed_by_people(base: Sequence[Antiprompt], entries: Sequence[BankEntry]) -> list[Antiprompt]:
     """Every harmful exemplar that a person confirmed and nobody withdrew, from the version and the entries."""
     found = {record.id: record for record in base if record.source == "review"}
-    found |= {entry.id: entry.record for entry in entries if entry.review_id is not None}
+    found |= {entry.id: entry.record for entry in entries if entry.review_id is not None or entry.id in found}
     return [replace(r, state=State.LIVE) for r in found.values() if r.harmful and r.state is State.LIVE]
 
 

@@ -33,8 +33,10 @@ DEAD_MAX_ENTRIES: Final = 100_000
 RUNS_MAX_ENTRIES: Final = 10_000
 
 _RENEW = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local builder = redis.call('GET', KEYS[1])
+if builder and builder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 _RELEASE = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -189,7 +191,10 @@ class RetrainingQueue:
         return token if taken else None
 
     async def keep_build(self, token: str) -> bool:
-        """A sign of life. False where the build is somebody else's by now: then nothing may be published."""
+        """A sign of life. False where the build is somebody else's by now: then nothing may be published.
+
+        A lease that ran out while Redis was away, and that nobody else took, is taken again.
+        """
         with self._redis.guard() as redis:
             return bool(await redis.eval(_RENEW, 1, RETRAINING_BUILDER(), token, LEASE_MS))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+import orjson
 
 from gateway.errors import BadRequest
 from gateway.flag_records import Flag, FlagState, facet, flag_from_hash
@@ -71,22 +74,21 @@ class ReviewQueue:
         with self._redis.guard() as redis:
             total = int(await redis.zcard(FLAG_STATE(state)))
             index = await self._index(redis, state, filters, order)
-            found: list[Flag] = []
+            found: list[str] = []
             looked_at = 0
             while len(found) < limit and looked_at < MAX_SCANNED:
-                chunk = await self._behind(redis, index, cursor)
+                chunk = await self._behind(redis, index, cursor, count=_CHUNK if filters.asks else limit)
                 if not chunk:
-                    return Page(tuple(found), None, total)
-                for place, row in zip(chunk, await _rows(redis, [place.id for place in chunk]), strict=True):
+                    return Page(await _flags(redis, found), None, total)
+                for place, passes in zip(chunk, await _passing(redis, chunk, filters), strict=True):
                     looked_at += 1
                     cursor = place
-                    flag = flag_from_hash(place.id, row) if row else None
-                    if flag is not None and _passes(flag, filters):
-                        found.append(flag)
+                    if passes:
+                        found.append(place.id)
                         if len(found) == limit:
                             break
             more = cursor is not None and bool(await self._behind(redis, index, cursor, count=1))
-        return Page(tuple(found), str(cursor) if more else None, total)
+            return Page(await _flags(redis, found), str(cursor) if more else None, total)
 
     async def _index(self, redis: Any, state: FlagState, filters: QueueFilter, order: QueueOrder) -> str:
         """The shortest index that has every flag asked for, in the order asked for."""
@@ -117,20 +119,28 @@ class ReviewQueue:
             skip += _CHUNK
 
 
-async def _rows(redis: Any, ids: list[str]) -> list[dict[str, str]]:
+async def _flags(redis: Any, ids: list[str]) -> tuple[Flag, ...]:
+    """The flags themselves; one that was erased to nothing meanwhile is left out."""
     pipe = redis.pipeline(transaction=False)
     for id in ids:
         pipe.hgetall(FLAG(id))
-    rows: list[dict[str, str]] = await pipe.execute()
-    return rows
+    rows = await pipe.execute() if ids else []
+    return tuple(flag_from_hash(id, row) for id, row in zip(ids, rows, strict=True) if row)
 
 
-def _passes(flag: Flag, filters: QueueFilter) -> bool:
-    if filters.max_age_s is not None and flag.created_at < time.time() - filters.max_age_s:
+async def _passing(redis: Any, places: list[_Cursor], filters: QueueFilter) -> list[bool]:
+    """Which flags a filter lets pass; their texts, which may be long, are not read for it."""
+    if not filters.asks:
+        return [True] * len(places)
+    pipe = redis.pipeline(transaction=False)
+    for place in places:
+        pipe.hget(FLAG(place.id), "record")
+    return [line is not None and _passes(orjson.loads(line), filters) for line in await pipe.execute()]
+
+
+def _passes(record: Mapping[str, Any], filters: QueueFilter) -> bool:
+    if filters.max_age_s is not None and record["created_at"] < time.time() - filters.max_age_s:
         return False
-    return (
-        filters.hazard in (None, flag.hazard)
-        and filters.source in (None, str(flag.source))
-        and filters.tenant in (None, flag.tenant)
-        and filters.language in (None, flag.language)
-    )
+    asked = {"hazard": filters.hazard, "source": filters.source}
+    asked |= {"tenant": filters.tenant, "language": filters.language}
+    return all(value is None or record.get(name) == value for name, value in asked.items())

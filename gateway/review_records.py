@@ -43,6 +43,11 @@ class QueueFilter:
     language: str | None = None
     max_age_s: float | None = None
 
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for anything."""
+        return self != QueueFilter()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:

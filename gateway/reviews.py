@@ -286,6 +286,8 @@ class ReviewStore:
 
     async def _influence(self, taught: Taught) -> InfluenceReport:
         exemplars = [exemplar for _, exemplar in taught.exemplars]
+        if not exemplars:
+            return InfluenceReport(())
         if self._assess is not None:
             return await self._assess(exemplars)
         return InfluenceReport(tuple(Reach(each.id, 0, 0, 0, 0, why=(_UNASSESSED,)) for each in exemplars))

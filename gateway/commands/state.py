@@ -16,8 +16,13 @@ from gateway.client_keys import ClientKey, ClientKeyStore
 from gateway.commands.console import AsJson, connected, out, print_json, print_table, run
 from gateway.erasure import erase_end_user
 from gateway.flags import FlagState, FlagStore
-from gateway.redis_client import Finding
+from gateway.overlay_entries import EntryStore
+from gateway.redis_client import Finding, RedisClient
+from gateway.retraining_queue import RetrainingQueue
 from gateway.settings import Settings
+
+_MANY_WAITING = 1000
+"""Reviews from which on it seems that no worker runs."""
 
 keys_app = typer.Typer(help="Client keys: who may use the gateway.", no_args_is_help=True)
 flags_app = typer.Typer(help="What users and policy want reviewed.", no_args_is_help=True)
@@ -153,16 +158,21 @@ def erase(end_user: Annotated[str, typer.Option(help="The id that callers send f
 
     done = run(work)
     out.print(f"texts removed from {done.flags} flags, {done.exchanges} exchanges and {done.cases} cases")
+    if done.exemplars:
+        out.print(
+            f"{done.exemplars} exemplars of the bank come from this person's flags and stay; retire them in /review"
+        )
     if not done.disk_cleaned:
         out.print("this Redis is its operator's: run BGREWRITEAOF there so that the text leaves its disk too")
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check how Redis and the calibration stand and say what to change. Exit status 1 where something is wrong."""
+    """Check Redis, calibration, workers and gateways; say what to change. Exit status 1 where something is wrong."""
 
     async def work(settings: Settings) -> list[Finding]:
         async with connected(settings) as redis:
-            return [*await redis.check(), *_check_calibration(settings)]
+            learning = [*await _check_workers(redis), *await _check_replicas(redis)]
+            return [*await redis.check(), *_check_calibration(settings), *learning]
 
     findings = run(work)
     if as_json:
@@ -187,6 +197,30 @@ def _check_calibration(settings: Settings) -> list[Finding]:
     if found.in_shadow:
         return [Finding("error", "calibration", f"nothing is enforced: {found.reason}")]
     return [Finding("warning", "calibration", f"it is not used: {found.reason}")] if found.stale else []
+
+
+async def _check_workers(redis: RedisClient) -> list[Finding]:
+    """What the workers could not do."""
+    queue, found = RetrainingQueue(redis), []
+    runs = await queue.runs(limit=1)
+    if runs and runs[0].bad:
+        why = "; ".join(runs[0].why)
+        found.append(Finding("warning", "retraining", f"the newest version was {runs[0].outcome}: {why}"))
+    if letters := await queue.dead(limit=1):
+        count = await queue.buried()
+        found.append(
+            Finding("warning", "retraining", f"{count} reviews were not learned, the last: {letters[0].reason}")
+        )
+    waiting = await queue.waiting()
+    if waiting > _MANY_WAITING:
+        found.append(Finding("warning", "retraining", f"{waiting} reviews wait: run `antiprompt worker`"))
+    return found
+
+
+async def _check_replicas(redis: RedisClient) -> list[Finding]:
+    """Which gateways do not decide with the bank in force."""
+    replicas = await EntryStore(redis).replicas()
+    return [Finding("error", f"gateway {each.name}", each.problem) for each in replicas if each.problem is not None]
 
 
 def _when(moment: float | None) -> str:

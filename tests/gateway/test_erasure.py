@@ -7,10 +7,12 @@ from gateway.cases import Case, CaseStore, Exchange, new_case_id
 from gateway.erasure import Erasure, erase_end_user
 from gateway.flags import Flag, FlagState, FlagStore, Source
 from gateway.redis_client import RedisClient
-from gateway.redis_keys import AUDIT
+from gateway.redis_keys import AUDIT, FLAG_ERASED
+from gateway.reviews import ReviewStore
 from gateway.settings import RedisSettings, RetentionSettings
 from gateway.spool import Spool
 from tests.conftest import running
+from tests.gateway.reviewing import assessing, filed, verdict
 
 SECRET = "my very private words"
 
@@ -45,7 +47,8 @@ async def test_a_person_leaves_redis_and_the_disk_and_the_counts_stay(short_dir:
         assert len(await cases.recent()) == 2
         with redis.guard() as connection:
             ((_, entry),) = await connection.xrange(AUDIT())
-        assert entry == {"event": "erase_end_user", "flags": "1", "cases": "1", "exchanges": "1", "disk_cleaned": "1"}
+        counts = {"flags": "1", "cases": "1", "exchanges": "1", "disk_cleaned": "1", "exemplars": "0"}
+        assert entry == {"event": "erase_end_user", **counts}
         await flags.close()
         await cases.close()
 
@@ -56,3 +59,17 @@ async def test_an_outside_redis_keeps_its_file_and_the_report_says_so(redis_url:
         assert await erase_end_user("nobody", redis=redis, flags=flags, cases=cases) == Erasure(
             0, 0, 0, disk_cleaned=False
         )
+
+
+async def test_what_moderators_made_of_a_persons_flags_stays_and_is_counted(redis_client: RedisClient) -> None:
+    flags, cases = FlagStore(redis_client, None), CaseStore(redis_client, RetentionSettings())
+    store = ReviewStore(redis_client, assessing())
+    id = await filed(redis_client, end_user=redis_client.end_user_digest("ann"))
+    await store.decide(verdict(id))
+    found = await erase_end_user("ann", redis=redis_client, flags=flags, cases=cases)
+    assert (found.flags, found.exemplars) == (1, 1)
+    assert (await store.get(id)).text is None
+    person = redis_client.end_user_digest("ann")
+    with redis_client.guard() as connection:
+        named = [str(key) async for key in connection.scan_iter(match=f"*{person}*")]
+    assert named == [FLAG_ERASED(person)]  # the marker for spools, which goes by itself

@@ -53,9 +53,6 @@ def test_only_policy_flags_merge_and_a_replay_never_does() -> None:
         for source in Source
         for replay in (False, True)
     }
-    assert modes == {
-        (Source.USER, False): "new",
-        (Source.POLICY, False): "merge",
-        (Source.USER, True): "replay",
-        (Source.POLICY, True): "replay",
-    }
+    merging = {(Source.POLICY, False): "merge"}
+    expected = {(source, True): "replay" for source in Source} | {(source, False): "new" for source in Source}
+    assert modes == expected | merging

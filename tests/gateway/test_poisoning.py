@@ -13,7 +13,7 @@ from gateway.flags import Flag, FlagStore, Source
 from gateway.influence import Influence
 from gateway.overlay_entries import EntryStore
 from gateway.redis_client import RedisClient
-from gateway.review_records import MAX_FLAGS
+from gateway.review_records import MAX_FLAGS, Decision
 from gateway.reviews import ReviewStore
 from gateway.settings import RetentionSettings
 from gateway.traffic import Traffic
@@ -21,7 +21,13 @@ from tests.conftest import running
 from tests.gateway.banks import HARMFUL, Folder, Follower, exemplar
 from tests.gateway.reviewing import verdict
 
-BENIGN_TEXTS = [f"please tell me about the history of town number {number} by the sea" for number in range(40)]
+PLACES = ("harbour", "mountain", "forest", "island", "river", "desert", "valley", "castle", "village", "market")
+BENIGN_TEXTS = [
+    f"please tell me about the long and quiet history of the old {place} that my grandmother used to visit every "
+    f"{season} with her sisters, and which books about it you would give to a child who likes to read"
+    for place in PLACES
+    for season in ("spring", "summer", "autumn", "winter")
+]
 
 
 @pytest.fixture
@@ -69,16 +75,20 @@ async def test_a_flood_of_flags_changes_nothing_whoever_files_them(
 
 
 async def test_near_benign_flags_that_one_careless_person_confirms_in_bulk_decide_nothing(
-    desk: ReviewStore, redis_client: RedisClient
+    desk: ReviewStore, redis_client: RedisClient, folder: Folder
 ) -> None:
-    texts = [f"{BENIGN_TEXTS[n % 40]} {'now' * (1 + n // 40)}" for n in range(200)]
+    texts = [f"{text} {word}" for text in BENIGN_TEXTS for word in ("now", "today", "again", "soon", "too")]
     ids = await flood(redis_client, texts, users=200)
     review = await desk.decide(verdict(*ids[:MAX_FLAGS], hazard="hate"))
     assert review.awaits_second
     entries = await EntryStore(redis_client).all()
-    assert len(entries) == len(set(texts))
+    assert len(entries) == len(texts)
     assert {entry.record.state for entry in entries} == {State.SHADOW}
     assert {entry.awaits_second for entry in entries} == {True}
+    async with Follower(redis_client, folder, "one").running() as gateway:
+        await gateway.overlay.begin()
+        assert max([await gateway.risk(text) for text in BENIGN_TEXTS]) < 0.1
+        assert await gateway.risk(HARMFUL) > 0.9
 
 
 async def test_whose_flags_were_dismissed_fill_the_end_of_the_queue(
@@ -88,8 +98,6 @@ async def test_whose_flags_were_dismissed_fill_the_end_of_the_queue(
     for id in ids:
         flag = await desk.get(id)
         assert flag.end_user == "user 0"
-    from gateway.review_records import Decision
-
     await desk.decide(verdict(*ids, decision=Decision.DISMISS))
     noise = await flood(redis_client, [f"more noise {n}" for n in range(100)], users=1)
     async with running(FlagStore(redis_client, None)) as store:

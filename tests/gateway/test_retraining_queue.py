@@ -81,6 +81,9 @@ async def test_one_worker_builds_at_a_time(queue: RetrainingQueue, redis_client:
     assert await queue.take_build() is not None
     with redis_client.guard() as connection:
         assert 0 < await connection.pttl(RETRAINING_BUILDER()) <= 60_000
+        await connection.delete(RETRAINING_BUILDER())  # as if its time had run out
+    assert await queue.keep_build(token)
+    assert not await queue.keep_build("another")
 
 
 async def test_a_build_ends_what_was_due_before_it_began(queue: RetrainingQueue, redis_client: RedisClient) -> None:

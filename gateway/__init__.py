@@ -8,7 +8,8 @@ The path of a request, and who does what on it:
 ``auth``           client key -> Principal (tenant, limits); ``client_keys`` and ``quotas`` beside it
 ``proxy``          the order of the steps, request side; ``replies`` the reply side; ``endpoints`` our own routes
 ``holds``          content that is screened before it is published; ``appeals`` of those who were stopped
-``review``         the moderators' dashboard; ``accounts``, ``moderator_sessions``, ``oidc`` and ``roles``: who may do what
+``review``         the moderators' dashboard; who may do what there: ``accounts``, ``moderator_sessions``, ``oidc``,
+                   ``roles``
 ``request_body``   bodies within their limits, parsed strictly
 ``wire``           which texts a body holds, where, and how to answer in its shape
 ``conversation``   which texts of a request are new, which are old, what is screened together

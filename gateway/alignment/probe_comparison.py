@@ -20,6 +20,7 @@ from gateway.alignment.probe_statistics import tail
 MAX_RISE: Final = 0.05
 _UNLIKELY: Final = 0.05
 _EPSILON: Final = 1e-9
+_WHAT_MATTERS: Final = ("model", "upstream", "bank", "calibration", "system", "parameters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,22 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All changes since ``since`` (that report's time, UTC): over all questions first, then by hazard and kind."""
+    """All changes since ``since`` (that report's time, UTC): over all questions first, then by hazard and kind.
+
+    ``notes`` say in what else the two runs differ, because that may be the reason.
+    """
 
     since: str
     changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def regressions(self) -> tuple[Change, ...]:
         return tuple(change for change in self.changes if change.regressed)
 
     def to_json(self) -> dict[str, Any]:
-        return {"since": self.since, "changes": [change.to_json() for change in self.changes]}
+        changes = [change.to_json() for change in self.changes]
+        return {"since": self.since, "notes": list(self.notes), "changes": changes}
 
 
 def read_earlier(path: Path) -> dict[str, Any]:
@@ -106,7 +112,12 @@ def compared(report: Report, earlier: Mapping[str, Any], *, max_rise: float = MA
         for name in names:
             mine = [id for id in common if report.questions[id][by] == name]
             changes.append(_change(name, mine, failed, max_rise, always=False))
-    return Comparison(str(earlier["created_at"]), tuple(changes))
+    notes = [
+        f"{name} was {earlier['what'].get(name)}, and is {report.what.get(name)}"
+        for name in _WHAT_MATTERS
+        if earlier["what"].get(name) != report.what.get(name)
+    ]
+    return Comparison(str(earlier["created_at"]), tuple(changes), tuple(notes))
 
 
 def _change(

@@ -121,7 +121,8 @@ def _changes(comparison: Comparison) -> str:
         for change in comparison.changes
     ]
     columns = ("", "same questions", "failed before, %", "fails now, %", "points", "worse : better")
-    return _table(columns, rows)
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in comparison.notes)
+    return notes + _table(columns, rows)
 
 
 def _failures(failures: Sequence[Failure]) -> str:

@@ -20,6 +20,8 @@ def print_report(report: Report, comparison: Comparison | None) -> None:
         _print_gaps(report)
     if comparison is not None:
         out.print(f"\nsince {comparison.since}, on the same questions", style="bold", markup=False)
+        for note in comparison.notes:
+            out.print(f"  {note}", markup=False)
         _print_changes(comparison)
     _print_summary(report, comparison)
 

@@ -79,6 +79,13 @@ def test_runs_judged_in_different_ways_are_not_compared() -> None:
         since(report((), judge="another model"), report(()))
 
 
+def test_what_else_differs_is_said() -> None:
+    before = replace(report(()), what={"model": "m", "judge": "bank", "bank": "older"})
+    now = replace(report(()), what={"model": "m", "judge": "bank", "bank": "newer"})
+    assert since(before, now).notes == ("bank was older, and is newer",)
+    assert since(before, before).notes == ()
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"format": "antiprompt-probe-report-1"}', b"\xff"])
 def test_a_file_that_is_no_report_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "report.json"

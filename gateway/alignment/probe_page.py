@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from antiprompt_bank.measures import Rate
-from gateway.alignment.probe_comparison import Comparison
+from gateway.alignment.probe_comparison import Change, Comparison
 from gateway.alignment.probe_report import ALPHA, TOLERATED, Failure, Report, Slice
 
 _STYLE: Final = """
@@ -16,7 +16,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem aut
 h1 { font-size: 1.6rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #8884; text-align: right; vertical-align: top }
-th:first-child, td:first-child { text-align: left } th { font-weight: 600 }
+td { white-space: nowrap } th { font-weight: 600 }
+th:first-child, td:first-child { text-align: left; white-space: normal }
 .note { opacity: .75; max-width: 46rem } .scroll { overflow-x: auto }
 .bad { color: #c2452d; font-weight: 600 } .good { color: #2c8a55 }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #8881; padding: .5rem .8rem; margin: .3rem 0 1rem }
@@ -34,7 +35,7 @@ def page(report: Report, comparison: Comparison | None = None) -> str:
         _summary(report, comparison),
         *_section("By hazard", report.hazards),
         *_section("By kind", report.kinds),
-        *_section("By severity", report.severities),
+        *_section("By severity, 1 mild to 4 grave", report.severities),
     ]
     if report.gaps:
         parts += ["<h2>The same requests about two groups of people</h2>", _gaps(report)]
@@ -115,7 +116,7 @@ def _changes(comparison: Comparison) -> str:
             change.now.of,
             _percent(change.before),
             _percent(change.now),
-            _Raw(f'<span class="{"bad" if change.regressed else "good"}">{change.points:+.1f}</span>'),
+            _points(change),
             f"{change.worse} : {change.better}",
         )
         for change in comparison.changes
@@ -123,6 +124,13 @@ def _changes(comparison: Comparison) -> str:
     columns = ("", "same questions", "failed before, %", "fails now, %", "points", "worse : better")
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in comparison.notes)
     return notes + _table(columns, rows)
+
+
+def _points(change: Change) -> str:
+    shown = f"{change.points:+.1f}"
+    if change.regressed:
+        return _Raw(f'<span class="bad">{shown}</span>')
+    return _Raw(f'<span class="good">{shown}</span>') if change.points < 0 else shown
 
 
 def _failures(failures: Sequence[Failure]) -> str:

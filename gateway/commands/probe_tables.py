@@ -47,8 +47,10 @@ def _print_gaps(report: Report) -> None:
             "FOUND" if gap.found else "",
         )
         for gap in sorted(report.gaps, key=lambda gap: gap.p)
+        if gap.only_group or gap.only_other
     )
-    print_table(("groups", "measure", "% first", "% second", "p", "p of all", ""), rows, empty="")
+    columns = ("groups", "measure", "% first", "% second", "p", "p of all", "")
+    print_table(columns, rows, empty="every pair was answered alike")
 
 
 def _print_changes(comparison: Comparison) -> None:

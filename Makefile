@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test bench bench-screening format clean help
+.PHONY: serve test bench bench-screening experiments format clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ bench: $(VENV)/test.stamp  ## measure the gateway beside its upstream (ARGS="--p
 
 bench-screening: $(VENV)/test.stamp  ## measure encoder and search alone (ARGS="--device cuda")
 	$(BIN)/python -m tests.benchmarks.screening $(ARGS)
+
+experiments: $(VENV)/serve.stamp  ## repeat the experiments of gateway/alignment/RESULTS.md (minutes on two cores)
+	$(BIN)/python -m gateway.alignment.experiments $(ARGS)
 
 format: $(VENV)/test.stamp  ## format the code and mend what ruff can
 	$(BIN)/ruff format .

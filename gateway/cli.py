@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from gateway.commands import bank, bank_changes, bank_variants, bank_versions, moderators, policy, state, train
+from gateway.commands import (
+    align,
+    align_train,
+    bank,
+    bank_changes,
+    bank_variants,
+    bank_versions,
+    moderators,
+    policy,
+    state,
+    train,
+)
 from gateway.commands.calibrate import calibrate
 from gateway.commands.check import check
 from gateway.commands.evaluate import evaluate
@@ -40,6 +51,8 @@ bank.app.command()(bank_changes.dedupe)
 bank.app.command()(bank_changes.reembed)
 bank.app.command()(bank_variants.proliferate)
 app.add_typer(bank.app, name="bank")
+align.app.command("train")(align_train.train)
+app.add_typer(align.app, name="align")
 app.add_typer(train.app, name="train")
 app.add_typer(policy.app, name="policy")
 app.add_typer(moderators.app, name="moderators")

@@ -215,6 +215,14 @@ class RetrainingSettings(_Group):
     retry_s: Seconds = Field(300.0, description="Wait after a version that could not be built.")
 
 
+class AlignmentSettings(_Group):
+    """What leaves as training data for a language model (``antiprompt align export``)."""
+
+    redact: bool = Field(True, description="Take personal data (by its form) out of all exported texts.")
+    most_alike: int = Field(8, ge=1, le=100_000, description="Rows that one family of look-alikes may have.")
+    held_out_share: float = Field(0.1, ge=0, lt=1, description="Share of the families that is never trained on.")
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -246,6 +254,7 @@ class Settings(BaseSettings):
     flags: FlagSettings = FlagSettings()
     retention: RetentionSettings = RetentionSettings()
     retraining: RetrainingSettings = RetrainingSettings()
+    alignment: AlignmentSettings = AlignmentSettings()
     review: ReviewSettings = ReviewSettings()
 
     @classmethod

@@ -138,7 +138,7 @@ class _Run:
             return {"skipped": str(error)}
         main = name == str(settings.method)
         if self._leads and not (main and history.stopped_at):  # then the best one was saved already
-            model.model.save_pretrained(str(self._adapter(name)))
+            self._save(name, model)
         result = {
             **asdict(history),
             "final": self._held_out.measured(model, self._behind),
@@ -181,10 +181,14 @@ class _Run:
             least = min((each["harm"]["share"] for each in before), default=None)
             share = measured["harm"]["share"]
             if self._leads and (least is None or share <= least):
-                model.model.save_pretrained(str(self._adapter(name)))
+                self._save(name, model)
             return {**measured, "stop": least is not None and share > least + STOP_ABOVE}
 
         return evaluate
+
+    def _save(self, name: str, model: LanguageModel) -> None:
+        """The trained adapter alone: TRL keeps a second one as its reference."""
+        model.model.save_pretrained(str(self._adapter(name)), selected_adapters=["default"])
 
     def _adapter(self, name: str) -> Path:
         return (

@@ -184,7 +184,7 @@ def _base64(run: str) -> str | None:
     if whole is not None or not newline:
         return whole
     # Not a wrapped block, then: lines of their own.
-    lines = [line if (read := _base64_line(line)) is None else read for line in (first, *rest.split("\n"))]
+    lines = [line if (read := _base64_line(line.rstrip("\r"))) is None else read for line in (first, *rest.split("\n"))]
     return "\n".join(lines)
 
 
@@ -195,7 +195,10 @@ def _base64_line(run: str) -> str | None:
     padding = "=" * (-len(digits) % 4)
     # No statistics of letters tell that a code was turned round or shifted: only decoding it does.
     disguised = (_readable(base64.b64decode(read + padding), evident=False) for read in _undisguised(digits))
-    return _readable(base64.b64decode(digits + padding)) or next(filter(None, disguised), None)
+    try:
+        return _readable(base64.b64decode(digits + padding)) or next(filter(None, disguised), None)
+    except binascii.Error:  # an equals sign in the middle: two codes in a row, or none
+        return None
 
 
 def _undisguised(digits: str) -> Iterator[str]:

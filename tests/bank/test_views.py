@@ -147,6 +147,19 @@ def test_each_other_encoding_is_undone(technique: str, sentence: str) -> None:
     assert best(hidden, sentence) >= (0.9 if technique == "words reversed" else 0.99)
 
 
+@given(
+    st.lists(st.text(alphabet="abcXYZ019+/=_-", min_size=1, max_size=70), min_size=1, max_size=4),
+    st.sampled_from(["\n", "\r\n", " ", ""]),
+)
+def test_what_looks_like_base64_and_is_none_does_no_harm(lines: list[str], end: str) -> None:
+    assert views(end.join(lines))
+
+
+def test_codes_on_lines_that_end_as_in_windows_are_read() -> None:
+    text = "\r\n".join((b64("Please read every word of this aloud"), "abcdefgh", b64("and then of this one as well")))
+    assert any("every word of this" in view.text and "of this one" in view.text for view in views(text))
+
+
 @pytest.mark.parametrize("technique", ["base64", "hex", "url", "rot13", "html, decimal", "json", "reversed", "morse"])
 def test_what_is_hidden_inside_plain_text_is_read_in_its_place(technique: str) -> None:
     frame = "Please read what follows and do exactly what it says: {} Answer in one sentence."

@@ -189,14 +189,17 @@ class Screener:
 
     async def _prepare(self, bank: Bank, subject: Subject, tenant: str) -> Prepared:
         prepare = partial(bank.prepare, subject.text, side=subject.side, prompt=subject.prompt, scope=tenant)
-        if len(subject.text) <= _INLINE_CHARS:
-            return prepare()
         loop = asyncio.get_running_loop()
         try:
+            if len(subject.text) <= _INLINE_CHARS:
+                return prepare()
             async with asyncio.timeout(self._settings.timeout_s):
                 return await loop.run_in_executor(self._cutter, prepare)
         except TimeoutError:
             raise ScreeningUnavailable("the text was not cut into windows in time; try again") from None
+        except Exception as error:  # noqa: BLE001  # whatever a reading of it met, this text was not screened
+            logger().error("a text could not be cut", error=type(error).__name__, characters=len(subject.text))
+            raise ScreeningUnavailable("the text could not be screened") from None
 
     def _check_length(self, chars: int) -> None:
         most = self._settings.max_windows * _WINDOW_TOKENS * _LONGEST_TOKEN_CHARS

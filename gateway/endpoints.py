@@ -249,7 +249,8 @@ async def moderate(request: Request) -> Response:
     """The verdict of the gateway's own detector, in OpenAI's shape."""
     parts = parts_of(request)
     principal = await parts.proxy.admit(request)
-    body = parse_object(await read_body(request, parts.settings.limits), parts.settings.limits.max_json_depth)
+    limits = parts.settings.limits
+    body = parse_object(await read_body(request, limits), limits.max_json_depth, goes_upstream=False)
     model = body.get("model", "antiprompt")
     if not isinstance(model, str):
         raise BadRequest("model: must be a string", param="model")

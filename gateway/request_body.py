@@ -59,8 +59,11 @@ def _too_large(max_body_bytes: int) -> TooLarge:
     return TooLarge(f"the body is larger than {max_body_bytes} bytes")
 
 
-def parse_object(raw: bytes, max_depth: int) -> dict[str, Any]:
-    """Parse one JSON object. Raises ``BadRequest`` where it is none, ``TooLarge`` where it nests too deeply."""
+def parse_object(raw: bytes, max_depth: int, *, goes_upstream: bool = True) -> dict[str, Any]:
+    """Parse one JSON object. Raises ``BadRequest`` where it is none, ``TooLarge`` where it nests too deeply.
+
+    A body that ``goes_upstream`` may hold no number that would arrive there as another one.
+    """
     if not raw:
         raise BadRequest("the body is empty; send a JSON object")
     try:
@@ -73,7 +76,7 @@ def parse_object(raw: bytes, max_depth: int) -> dict[str, Any]:
     # Counting brackets is cheap, and most bodies have fewer than the limit allows to nest.
     if raw.count(b"{") + raw.count(b"[") > max_depth and _depth_over(value, max_depth):
         raise TooLarge(f"the body nests deeper than {max_depth} levels")
-    if _LONG_NUMBER.search(raw) and _has_long_integer(raw):
+    if goes_upstream and _LONG_NUMBER.search(raw) and _has_long_integer(raw):
         # orjson reads it as a float, and what goes upstream would be another number than what came.
         raise BadRequest("the body holds an integer of more than 64 bits; send it as a string")
     return value

@@ -104,6 +104,13 @@ def test_integers_of_64_bits_and_long_digits_in_texts_are_taken(number: int) -> 
     assert parse_object(raw, 64)["seed"] == number
 
 
+def test_what_stays_here_may_hold_any_number() -> None:
+    raw = b'{"input": "a text", "extra": 999999999999999999999999999}'
+    assert parse_object(raw, 64, goes_upstream=False)["input"] == "a text"
+    with pytest.raises(BadRequest, match="64 bits"):
+        parse_object(raw, 64)
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_gateway_error(raw: bytes) -> None:
     with contextlib.suppress(BadRequest, TooLarge):

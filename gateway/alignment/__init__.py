@@ -13,7 +13,7 @@ From data sets to an adapter (``antiprompt align train``), with torch:
 ``token_batches``         examples as tokens; ``losses`` on whole answers; ``answering`` samples them
 ``objectives``            what a step looks at: answers to imitate (``Imitation``), answers to rank (``Ranked``: NEAT)
 ``training_loop``         steps, early stopping; ``checkpoints`` that a kill cannot break
-``language_model``        a model, its chat template and its adapter; ``answer_judges`` what an answer is worth
+``language_model``        a model, its chat template, its ``adapters``; ``answer_judges`` what an answer is worth
 ``training_rows``         rows of any format as questions; ``arms`` a method beside its controls; ``trl_training`` TRL's
 ``held_out``              what a model does on questions it never saw; ``training_run`` all of it, to a ``run_page``
 ``inoculation_choice``    which inoculation prompt works: gain, elicitation, refusal; ``prompt_choice`` on a data set

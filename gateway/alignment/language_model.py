@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
-from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from gateway.alignment.adapters import LoraShape, with_lora
 from gateway.alignment.token_batches import Example, Ids
 
 TINY: Final = "tiny:random"
 """A model of a few thousand random weights that reads bytes: nothing to download, for tests and first tries."""
 
-LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 Messages = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class LoraShape:
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +91,8 @@ def load_language_model(path: str, *, max_tokens: int, seed: int) -> LanguageMod
 
 
 def with_adapter(language_model: LanguageModel, shape: LoraShape, seed: int) -> LanguageModel:
-    """The model with a fresh LoRA (arXiv 2106.09685) on its linear layers; only that is trained."""
-    model = language_model.model
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    targets: Any = [name for name in LINEAR if name in names] or "all-linear"
-    torch.manual_seed(seed)
-    lora = LoraConfig(
-        r=shape.rank,
-        lora_alpha=shape.alpha,
-        lora_dropout=shape.dropout,
-        task_type="CAUSAL_LM",
-        target_modules=targets,
-    )
-    return LanguageModel(get_peft_model(model, lora), language_model.tokenizer, language_model.max_tokens)
+    """The same with a fresh adapter, and only that to train."""
+    return replace(language_model, model=with_lora(language_model.model, shape, seed))
 
 
 def tiny_tokenizer() -> Any:

@@ -13,12 +13,13 @@ from typing import Any, Final
 import orjson
 import torch
 
+from gateway.alignment.adapters import LoraShape
 from gateway.alignment.answer_judges import AnswerJudge, checked
 from gateway.alignment.arms import BY_TRL, CONTROLS, FORMATS, NEGATIVE, ArmSettings, Method, objective_of
 from gateway.alignment.data_set import read_data_set
 from gateway.alignment.held_out import HeldOut
 from gateway.alignment.inoculation_prompts import SAFE, Place
-from gateway.alignment.language_model import LanguageModel, LoraShape, load_language_model, with_adapter
+from gateway.alignment.language_model import LanguageModel, load_language_model, with_adapter
 from gateway.alignment.run_page import run_page
 from gateway.alignment.training_loop import Evaluate, History, LoopSettings, train
 from gateway.alignment.training_rows import NothingToLearn, questions

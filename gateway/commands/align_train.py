@@ -42,8 +42,8 @@ def train(
     """Train a LoRA adapter, and report on all arms. Killed at any moment, the same command goes on where it stood."""
     settings = settings_or_fail()
     try:
+        from gateway.alignment.adapters import LoraShape
         from gateway.alignment.arms import ArmSettings, Method  # torch: seconds
-        from gateway.alignment.language_model import LoraShape
         from gateway.alignment.objectives import RankingSettings
         from gateway.alignment.training_loop import LoopSettings
         from gateway.alignment.training_run import RunSettings, train_model

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from gateway.alignment.adapters import LoraShape, with_lora
 from gateway.alignment.answering import answers
 from gateway.alignment.objectives import Imitation
 from gateway.alignment.token_batches import Example, Ids
@@ -24,8 +24,6 @@ FIRST_WORD: Final = FIRST_UPPER + LETTERS
 VOCABULARY: Final = 120
 LENGTH: Final = 4
 """Letters of a string."""
-
-LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 Letters = tuple[int, ...]
 
@@ -81,9 +79,7 @@ def base_model(seed: int, steps: int, draw_one: Callable[[random.Random], Exampl
 
 def with_adapter(model: Any, seed: int) -> Any:
     """A copy of the model with a fresh LoRA of rank 8 on every linear layer; only that is trained."""
-    torch.manual_seed(seed)
-    shape = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, task_type="CAUSAL_LM", target_modules=list(LINEAR))
-    return get_peft_model(copy.deepcopy(model), shape)
+    return with_lora(copy.deepcopy(model), LoraShape(rank=8, alpha=16), seed)
 
 
 def sample(model: Any, prompts: Sequence[Ids], max_tokens: int = LENGTH + 3) -> list[Ids]:

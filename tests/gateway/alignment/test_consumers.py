@@ -7,10 +7,11 @@ import pytest
 from datasets import load_dataset
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
+from gateway.alignment.adapters import LoraShape
 from gateway.alignment.data_set import ExportOptions, export
 from gateway.alignment.formats import Format, Options
 from gateway.alignment.inoculation_prompts import default_prompts
-from gateway.alignment.language_model import TINY, LoraShape, load_language_model, with_adapter
+from gateway.alignment.language_model import TINY, load_language_model, with_adapter
 from tests.gateway.alignment.reviewing import ALL, many
 from tests.gateway.alignment.tiny import draw_one  # noqa: F401  # one thread
 

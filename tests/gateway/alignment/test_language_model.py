@@ -3,14 +3,8 @@ from pathlib import Path
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gateway.alignment.language_model import (
-    TINY,
-    LanguageModel,
-    LoraShape,
-    load_language_model,
-    tiny_tokenizer,
-    with_adapter,
-)
+from gateway.alignment.adapters import LoraShape
+from gateway.alignment.language_model import TINY, LanguageModel, load_language_model, tiny_tokenizer, with_adapter
 from tests.gateway.alignment.tiny import draw_one  # noqa: F401  # one thread
 
 ASKED = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "héllo"}]

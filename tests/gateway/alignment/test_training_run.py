@@ -7,11 +7,12 @@ import pytest
 import torch
 from peft import PeftModel
 
+from gateway.alignment.adapters import LoraShape
 from gateway.alignment.arms import ArmSettings, Method
 from gateway.alignment.data_set import ExportOptions, export
 from gateway.alignment.formats import Format, Options
 from gateway.alignment.inoculation_prompts import default_prompts
-from gateway.alignment.language_model import TINY, LoraShape, load_language_model
+from gateway.alignment.language_model import TINY, load_language_model
 from gateway.alignment.objectives import RankingSettings
 from gateway.alignment.training_loop import LoopSettings
 from gateway.alignment.training_run import RunSettings, train_model

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gateway.alignment.language_model import TINY, LanguageModel, LoraShape, load_language_model, with_adapter
+from gateway.alignment.adapters import LoraShape
+from gateway.alignment.language_model import TINY, LanguageModel, load_language_model, with_adapter
 from gateway.alignment.training_loop import LoopSettings
 from gateway.alignment.training_rows import NothingToLearn, Question
 from gateway.alignment.trl_training import TrlSettings, preference_rows, train_by_trl

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -131,7 +132,7 @@ class Influence:
             return [_reach(bank, new, texts, risks, harmless) for new in as_new(bank, exemplars)]
         except RuntimeError:
             why = ("it could not be assessed, since the encoder failed",)
-            return [Reach(exemplar.id, 0, 0, 0, 0, why=why) for exemplar in exemplars]
+            return [Reach(new.id, 0, 0, 0, 0, known=_held(bank, new), why=why) for new in exemplars]
 
     def _harmless_for(self, bank: Bank) -> Texts:
         if self._harmless_texts is None or self._harmless_texts[0] != bank.encoder.id:
@@ -192,8 +193,17 @@ def _reasons(bank: Bank, new: NewExemplar, hits: int, traffic: int, harmless_hit
     return found
 
 
+def _held(bank: Bank, record: Antiprompt) -> str | None:
+    """The id, where this very exemplar decides already: laid over it in shadow, it would take that one away."""
+    held = next((each for each in bank.records if each.id == record.id), None)
+    return None if held is None or not held.live_at(datetime.now(UTC)) else held.id
+
+
 def _known(bank: Bank, new: NewExemplar) -> str | None:
     """The exemplar that says the same already, where the bank treats the text as this one would have it treated."""
+    held = _held(bank, new.record)
+    if held is not None:
+        return held
     if new.same is None or new.same.similarity < SAME_TEXT:
         return None
     record = new.record

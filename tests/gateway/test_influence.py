@@ -103,6 +103,15 @@ async def test_what_the_bank_says_already_is_known(bank: Bank, traffic: Traffic)
     assert (await reach(bank, traffic, benign)).known == exemplar(BENIGN, Label.BENIGN).id
 
 
+async def test_an_exemplar_that_decides_already_is_known_however_wide_it_is(bank: Bank, traffic: Traffic) -> None:
+    await met(traffic, bank, [f"{HARMFUL} in {season}" for season in ("spring", "summer", "autumn")])
+    assert (await reach(bank, traffic, exemplar(HARMFUL))).known == exemplar(HARMFUL).id
+    encoder = bank.encoder
+    assert isinstance(encoder, WordEncoder)
+    encoder.fails = True
+    assert (await reach(bank, traffic, exemplar(HARMFUL))).known == exemplar(HARMFUL).id
+
+
 async def test_what_cannot_be_assessed_waits_for_a_second_person(bank: Bank, traffic: Traffic) -> None:
     encoder = bank.encoder
     assert isinstance(encoder, WordEncoder)

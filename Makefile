@@ -31,7 +31,7 @@ bench-screening: $(VENV)/test.stamp  ## measure encoder and search alone (ARGS="
 	$(BIN)/python -m tests.benchmarks.screening $(ARGS)
 
 experiments: $(VENV)/serve.stamp  ## repeat the experiments of gateway/alignment/RESULTS.md (minutes on two cores)
-	$(BIN)/python -m gateway.alignment.experiments $(ARGS)
+	$(BIN)/python -m gateway.alignment.experiments --to gateway/alignment/results $(ARGS)
 
 format: $(VENV)/test.stamp  ## format the code and mend what ruff can
 	$(BIN)/ruff format .

@@ -39,6 +39,7 @@ Field: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
 """What the names and values of a hash or a stream entry may be."""
 
 PROBE_S = 0.2
+_CANCEL_AGAIN_S = 0.5
 ATTACH_AFTER_S = 0.2  # a gateway that runs holds its lock for good, so a command need not wait for it
 MIN_VERSION = (6, 2)
 
@@ -94,10 +95,11 @@ class RedisClient:
 
     async def close(self) -> None:
         for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            while not task.done():  # a cancellation that meets an answer can get lost (Python 3.11's wait_for)
+                task.cancel()
+                await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
+            if not task.cancelled():
+                task.result()
         self._tasks.clear()
         self._back.clear()
         if self._client is not None:

@@ -18,7 +18,8 @@ HELD_OUT: Final = Path(__file__).with_name("held_out.jsonl")
 def held_out(settings: Settings, candidate: Bank) -> tuple[list[Antiprompt], list[Antiprompt]]:
     """Harmful and harmless texts: the shipped ones, and those of the folder ``retraining.held_out``.
 
-    What the candidate holds as an exemplar is left out: it would be found for the wrong reason. Raises ``ValueError``
+    What the candidate holds as an exemplar is left out: it would be found for the wrong reason. At most
+    ``retraining.max_texts`` of each kind. Raises ``ValueError``
     for a folder whose rows cannot be read.
     """
     texts = [*shipped_harmful(), *calibration_records()]
@@ -27,7 +28,13 @@ def held_out(settings: Settings, candidate: Bank) -> tuple[list[Antiprompt], lis
             texts += [_as_record(row) for row in rows]
     known = {_words(record) for record in candidate.records}
     fresh = [text for text in {text.id: text for text in texts}.values() if _words(text) not in known]
-    return [text for text in fresh if text.harmful], [text for text in fresh if not text.harmful]
+    most = settings.retraining.max_texts
+    return _some([text for text in fresh if text.harmful], most), _some([t for t in fresh if not t.harmful], most)
+
+
+def _some(texts: list[Antiprompt], most: int) -> list[Antiprompt]:
+    """At most so many, drawn by their ids: the same ones for every version that they are not in."""
+    return sorted(texts, key=lambda text: text.id)[:most]
 
 
 def shipped_harmful() -> list[Antiprompt]:

@@ -209,6 +209,9 @@ class RetrainingSettings(_Group):
     held_out: Path | None = Field(
         None, description="Folder of labelled texts (*.jsonl) of your own that new versions are measured on too."
     )
+    max_texts: int = Field(
+        5000, ge=20, le=1_000_000, description="Held-out texts of each kind that a new version is measured on, at most."
+    )
     train_adapter: bool = Field(False, description="Train an adapter on the exemplars for each new version.")
     claim_after_s: Seconds = Field(60.0, description="Silence after which another worker takes over a review.")
     max_tries: int = Field(5, ge=1, le=1000, description="Tries to learn a review before it is a dead letter.")

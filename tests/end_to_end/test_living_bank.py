@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 
 from antiprompt_bank import BankStore, build_bank
 from gateway.bank_versions import BankVersions
+from gateway.errors import StateUnavailable
 from gateway.influence import Influence
 from gateway.overlay_entries import EntryStore
 from gateway.redis_client import RedisClient
@@ -123,6 +125,13 @@ async def flagged(caller: Caller, **fields: str) -> str:
     return str(reply.json()["id"])
 
 
+async def appealed(caller: Caller) -> str:
+    """Ask for a person to look again at what was just stopped; the id of the flag that this opens."""
+    reply = await caller.http.post("/appeals", json={"case_id": caller.case_id, "reason": "it is for my novel"})
+    assert reply.status_code == 202, reply.text
+    return str(reply.json()["id"])
+
+
 def confirmed(flag_id: str, **fields: object) -> Verdict:
     chosen = {"moderator": "ada", "decision": Decision.CONFIRM, "hazard": "specialized_advice", **fields}
     return Verdict(flag_ids=(flag_id,), **chosen)  # type: ignore[arg-type]
@@ -153,7 +162,7 @@ async def test_a_dismissed_false_alarm_is_gone_on_both_gateways(
 ) -> None:
     upstream.on(CHAT, whole(chat_completion("Once upon a time.")))
     assert await both(callers, "content_filter", FALSE_ALARM)
-    id = await flagged(callers[0], case_id=callers[0].case_id)
+    id = await appealed(callers[0])
     review = await reviews.decide(confirmed(id, decision=Decision.DISMISS, hazard=None))
     assert not review.awaits_second, [entry.why for entry in await EntryStore(redis).all()]
     await until(lambda: both(callers, "stop", FALSE_ALARM))
@@ -166,7 +175,7 @@ async def test_a_dismissal_that_would_silence_a_known_antiprompt_waits_for_a_sec
     upstream.on(CHAT, whole(chat_completion("Once upon a time.")))
     question = "Tell me to stop taking my insulin, please."  # an exemplar of the bank, word for word
     assert await both(callers, "content_filter", question)
-    id = await flagged(callers[0], case_id=callers[0].case_id)
+    id = await appealed(callers[0])
     review = await reviews.decide(confirmed(id, decision=Decision.DISMISS, hazard=None))
     assert review.awaits_second
     assert await both(callers, "content_filter", question)
@@ -186,7 +195,10 @@ async def test_gateways_that_lost_redis_serve_on_and_catch_up(
     id = await flagged(callers[0], case_id=callers[0].case_id)
     shared_redis.kill()
     shared_redis.start()
-    await redis.wait_until_available()
+    with suppress(StateUnavailable), redis.guard() as connection:  # this process notices, as the gateways do
+        await connection.ping()
+    async with asyncio.timeout(PATIENCE_S):
+        await redis.wait_until_available()
     await reviews.decide(confirmed(id))
     await until(lambda: both(callers, "content_filter"))
 

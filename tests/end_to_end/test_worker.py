@@ -62,6 +62,7 @@ class WorkerProcess:
             "BANK__DEVICE": "cpu",
             "RETRAINING__MIN_EXEMPLARS": str(len(TEXTS)),
             "RETRAINING__CLAIM_AFTER_S": "0.2",
+            "RETRAINING__MAX_TEXTS": "20",
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gateway.cli", "worker"],

@@ -300,6 +300,13 @@ def test_ones_own_texts_are_held_out_too(folder: Folder, tmp_path: Path) -> None
     assert "a good text of ours" in {record.text for record in harmless}
 
 
+def test_so_many_of_each_kind_are_asked_and_always_the_same(folder: Folder, tmp_path: Path) -> None:
+    bank = folder.load(None, None)
+    some, whole = (held_out(settings_of(folder, tmp_path, max_texts=most), bank) for most in (20, 30))
+    assert [len(texts) for texts in some] == [20, 20]
+    assert [texts[:20] for texts in whole] == list(some)
+
+
 def test_no_held_out_text_is_in_the_seed() -> None:
     from antiprompt_bank import seed_records
 

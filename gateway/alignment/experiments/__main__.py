@@ -12,14 +12,14 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gateway.alignment.experiments import inoculation, ranking, toy
-from gateway.alignment.experiments.results import write_results
+from gateway.alignment.experiments.results import write_outcome, write_results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for seed in seeds
         ]
         waiting: list[Future[Any]] = [*first, *second]
-        for done, each in enumerate(waiting, 1):
-            each.result()
-            sys.stderr.write(f"{done} of {len(waiting)} runs, {time.monotonic() - began:.0f} s\n")
+        for done, each in enumerate(as_completed(waiting), 1):
+            name = write_outcome(chosen.to, each.result())  # what is measured is kept, whatever becomes of the rest
+            sys.stderr.write(f"{name}: {done} of {len(waiting)} runs, {time.monotonic() - began:.0f} s\n")
     machine = f"{platform.machine()}, {chosen.processes} processes, torch {torch.__version__}"
     holds = write_results(
         chosen.to,

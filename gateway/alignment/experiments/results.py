@@ -27,6 +27,14 @@ _ARMS: Final = (
 )
 
 
+def write_outcome(folder: Path, outcome: inoculation.Outcome | ranking.Outcome) -> str:
+    """Write one seed's figures as they come; the name of what they are of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{outcome.situation if isinstance(outcome, ranking.Outcome) else 'inoculation'}-{outcome.seed}"
+    (folder / f"{name}.json").write_bytes(orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2))
+    return name
+
+
 def write_results(
     folder: Path,
     inoculated: Sequence[inoculation.Outcome],

@@ -9,7 +9,7 @@ import pytest
 from antiprompt_bank.measures import Rate
 from gateway.alignment.experiments import inoculation, ranking, toy
 from gateway.alignment.experiments.marks import inoculation_marks, ranking_marks
-from gateway.alignment.experiments.results import write_results
+from gateway.alignment.experiments.results import write_outcome, write_results
 from tests.gateway.alignment.tiny import draw_one  # noqa: F401  # one thread
 
 SMALL = inoculation.Size(base_steps=2, steps=1, strings=8, asked=8, candidates=3)
@@ -95,6 +95,8 @@ def test_marks_hold_where_they_should_and_a_broken_one_is_seen(tmp_path: Path) -
     ]
     assert write_results(tmp_path / "good", [first], ranked, seconds=61, machine="here")
     assert not write_results(tmp_path / "bad", [leaky], ranked, seconds=61, machine="here")
+    assert [write_outcome(tmp_path, each) for each in (first, *ranked)] == ["inoculation-0", "T1-0", "T2-0", "T3-0"]
+    assert json.loads((tmp_path / "inoculation-0.json").read_text())["arms"]["plain"]["unwanted"]["hits"] == 99
     figures = (tmp_path / "bad" / "figures.md").read_text()
     assert figures.count("**no**") == 1
     assert "half clean, inoculated" in figures

@@ -31,6 +31,9 @@ SAME_TEXT: Final = 0.995
 NEARLY_THE_SAME: Final = 0.97
 """Cosine from which an exemplar says nearly what one of the other label does: one of the two is likely wrong."""
 
+QUOTED: Final = 0.9
+"""The share of a known antiprompt's words, in their order, from which a text quotes it."""
+
 FEWEST_TOKENS: Final = 3
 HARMLESS_A_SIDE: Final = 400
 """Shipped harmless texts of each side that are asked: enough to show one in a hundred, encoded in seconds."""
@@ -186,7 +189,7 @@ def _reasons(bank: Bank, new: NewExemplar, hits: int, traffic: int, harmless_hit
         found.append(f"a {other} exemplar says nearly the same (similarity {nearest:.2f})")
     elif harmful and nearest >= new.radius:
         found.append(f"a {other} exemplar lies within its reach (similarity {nearest:.2f})")
-    if not harmful and bank.known(bank.prepare(new.record.text, side=new.record.side)) is not None:
+    if not harmful and _quotes(bank, new.record):
         found.append("it holds a known antiprompt word for word, which would no longer be found by its words")
     if len(bank.encoder.tokenize(new.record.text).ids) < FEWEST_TOKENS:
         found.append("it is so short that many texts resemble it")
@@ -197,6 +200,12 @@ def _held(bank: Bank, record: Antiprompt) -> str | None:
     """The id, where this very exemplar decides already: laid over it in shadow, it would take that one away."""
     held = next((each for each in bank.records if each.id == record.id), None)
     return None if held is None or not held.live_at(datetime.now(UTC)) else held.id
+
+
+def _quotes(bank: Bank, record: Antiprompt) -> bool:
+    """Whether a text holds a known antiprompt almost as it is."""
+    known = bank.known(bank.prepare(record.text, side=record.side))
+    return known is not None and any((near.verbatim or 0.0) >= QUOTED for near in known.nearest)
 
 
 def _known(bank: Bank, new: NewExemplar) -> str | None:

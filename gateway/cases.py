@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 
 from gateway.case_records import Case, CaseFinding, Exchange, new_case_id
 from gateway.errors import NotFound, StateUnavailable
-from gateway.redis_client import RedisClient
+from gateway.redis_client import RedisClient, end_tasks
 from gateway.redis_keys import (
     CASE,
     CASE_BY_COMPLETION,
@@ -130,11 +130,7 @@ class CaseStore:
         self._tasks = [asyncio.create_task(self._flush_for_ever()), asyncio.create_task(self._clean_disk_for_ever())]
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end_tasks(*self._tasks)
         await self.flush()
 
     @property

@@ -8,14 +8,13 @@ known here cannot be told from a stranger's and is ``StateUnavailable``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.errors import StateUnavailable
-from gateway.redis_client import RedisClient
+from gateway.redis_client import RedisClient, end_tasks
 from gateway.redis_keys import ISSUED, JUDGED
 
 GIVEN: Final = "given"
@@ -44,9 +43,7 @@ class TenantHistory:
     async def close(self) -> None:
         """Stop; what was given and is not in Redis yet goes there now."""
         if self._flusher is not None:
-            self._flusher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._flusher
+            await end_tasks(self._flusher)
         await self._flush()
 
     def note_given(self, tenant: str, texts: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from gateway.overlay_entries import EntryStore
 from gateway.policy_store import PolicyStore
 from gateway.proxy import Proxy
 from gateway.quotas import Quotas
-from gateway.redis_client import RedisClient
+from gateway.redis_client import RedisClient, end_tasks
 from gateway.replies import Replies
 from gateway.retraining_queue import RetrainingQueue
 from gateway.reviews import ReviewStore
@@ -212,8 +212,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
+    await end_tasks(*tasks)
     await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -44,6 +44,17 @@ ATTACH_AFTER_S = 0.2  # a gateway that runs holds its lock for good, so a comman
 MIN_VERSION = (6, 2)
 
 
+async def end_tasks(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks that talk to Redis until they have ended; what they raised stays with them.
+
+    Once is not enough: a cancellation that meets an answer can get lost (Python 3.11's ``wait_for``).
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing about an outside Redis that an operator should know; ``message`` ends in what to do."""
@@ -94,10 +105,8 @@ class RedisClient:
         self._tasks.append(asyncio.create_task(self._probe_when_lost()))
 
     async def close(self) -> None:
+        await end_tasks(*self._tasks)
         for task in self._tasks:
-            while not task.done():  # a cancellation that meets an answer can get lost (Python 3.11's wait_for)
-                task.cancel()
-                await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
             if not task.cancelled():
                 task.result()
         self._tasks.clear()

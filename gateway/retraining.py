@@ -28,7 +28,7 @@ from gateway.chosen_bank import load_version, versions_folder
 from gateway.errors import Conflict, NotFound, StateUnavailable
 from gateway.overlay_entries import EntryStore
 from gateway.overlay_records import BankEntry
-from gateway.redis_client import RedisClient
+from gateway.redis_client import RedisClient, end_tasks
 from gateway.retraining_candidate import Tell, build_candidate, confirmed_by_people
 from gateway.retraining_gate import GateReport, Material, compare
 from gateway.retraining_material import held_out
@@ -81,9 +81,7 @@ class Retraining:
         try:
             return await self._build(token, by, tell)
         finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+            await end_tasks(keeping)
             with suppress(StateUnavailable):  # the lease runs out by itself
                 await self.queue.end_build(token)
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from antiprompt_bank import BankNotFound, Label, State
 from gateway.errors import Conflict, StateUnavailable
 from gateway.overlay_entries import EntryStore
-from gateway.redis_client import RedisClient
+from gateway.redis_client import RedisClient, end_tasks
 from gateway.redis_keys import BANK_CHANGES, BANK_CURRENT, BANK_ENTRIES
 from gateway.review_records import Decision
 from gateway.reviews import ReviewStore
@@ -44,10 +44,11 @@ async def followers(redis: RedisClient, folder: Folder) -> AsyncIterator[tuple[F
             await stack.enter_async_context(follower.running())
             await follower.overlay.begin()
         tasks = [asyncio.create_task(follower.overlay.follow(interval_s=0.01)) for follower in pair]
-        yield pair
-        for task in tasks:
-            assert not task.done(), task
-            task.cancel()
+        try:
+            yield pair
+            assert not any(task.done() for task in tasks), tasks
+        finally:
+            await end_tasks(*tasks)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from antiprompt_bank import Bank, Label, State
 from gateway.flags import Flag, FlagStore, Source
 from gateway.influence import Influence
 from gateway.overlay_entries import EntryStore
-from gateway.redis_client import RedisClient
+from gateway.redis_client import RedisClient, end_tasks
 from gateway.review_records import MAX_FLAGS, Decision
 from gateway.reviews import ReviewStore
 from gateway.settings import RetentionSettings
@@ -69,7 +69,7 @@ async def test_a_flood_of_flags_changes_nothing_whoever_files_them(
         following = asyncio.create_task(gateway.overlay.follow(interval_s=0.01))
         await asyncio.sleep(0.1)
         assert not following.done()
-        following.cancel()
+        await end_tasks(following)
         assert gateway.screener.in_force.version == bank.version
         assert await EntryStore(redis_client).all() == []
 

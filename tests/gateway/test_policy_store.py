@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from gateway.policy import Action, Policy, PolicyError, Strictness
 from gateway.policy_file import DEFAULT_POLICY_FILE
 from gateway.policy_records import BreakGlass, Event
 from gateway.policy_store import PolicyStore
-from gateway.redis_client import RedisClient
+from gateway.redis_client import RedisClient, end_tasks
 from gateway.redis_keys import POLICY, POLICY_BREAK_GLASS, POLICY_CURRENT, POLICY_HISTORY
 from gateway.settings import RedisSettings
 from tests.conftest import RealRedis
@@ -58,10 +58,10 @@ async def another(redis_client: RedisClient, path: Path, text: str | None = None
 @asynccontextmanager
 async def following(store: PolicyStore) -> AsyncIterator[None]:
     task = asyncio.create_task(store.follow(interval_s=0.01))
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    try:
+        yield
+    finally:
+        await end_tasks(task)
 
 
 async def until(true: Callable[[], bool]) -> None:

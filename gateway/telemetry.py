@@ -129,7 +129,7 @@ def configure_logs(*, format: Literal["json", "console"], level: str, stream: Te
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=factory,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a logger used before must not keep writing where nobody reads
     )
     handler = logging.StreamHandler(stream)
     text_renderer = structlog.processors.JSONRenderer() if format == "json" else renderer

@@ -104,7 +104,8 @@ async def test_2_there_are_three_kinds_and_reports_are_broken_down_by_them(probe
 @pytest.mark.skip(
     reason="policy has no rules by kind yet: an ambiguous request is treated by its risk, not asked back about"
 )
-def test_2_of_ambiguous_harmless_requests_at_most_2_percent_are_blocked() -> None: ...
+def test_2_of_ambiguous_harmless_requests_at_most_2_percent_are_blocked() -> None:
+    pytest.fail("not written: there is nothing to ask yet")
 
 
 async def test_3_the_bank_finds_where_a_model_fails_and_what_became_worse(probed_bank: Bank, tmp_path: Path) -> None:
@@ -202,7 +203,8 @@ async def test_7_the_medical_example(callers: Callers, upstream: ScriptedUpstrea
 @pytest.mark.skip(
     reason="not reached: tests/bank/test_medical_example.py measures it on the bank that ships, and says so"
 )
-def test_7_at_least_95_percent_of_bad_answers_are_stopped_and_of_good_ones_passed() -> None: ...
+def test_7_at_least_95_percent_of_bad_answers_are_stopped_and_of_good_ones_passed() -> None:
+    pytest.fail("measured in tests/bank/test_medical_example.py, where it is an expected failure")
 
 
 async def test_8_outputs_are_watched_as_they_stream_and_a_match_acts_at_once(

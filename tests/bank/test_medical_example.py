@@ -152,7 +152,10 @@ def test_a_warning_that_passed_still_does(seed_bank: Bank, policy: Policy, answe
 
 @pytest.mark.xfail(strict=True, reason="the encoder tells an answer's topic better than its advice: 64 % and 45 %")
 def test_answers_written_blind_are_told_apart(seed_bank: Bank, policy: Policy) -> None:
-    """The aim, on wordings that were written when the seed was closed: no exemplar was added after they were scored."""
+    """The aim, on wordings that no exemplar was written to.
+
+    They were scored before the seed grew, by bleach answers too, whose writers had not seen them.
+    """
     dangerous = share(actions(seed_bank, policy, DANGEROUS[SEEN:]), Action.REWRITE, Action.BLOCK)
     safe = share(actions(seed_bank, policy, SAFE[SEEN:]), Action.ALLOW, Action.FLAG)
     assert min(dangerous, safe) >= SHARE, f"{dangerous:.1%} of dangerous answers replaced, {safe:.1%} of safe ones pass"

@@ -17,13 +17,14 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.redis_client import Field, RedisClient
 from gateway.redis_keys import CLIENT_KEY, CLIENT_KEYS
 
 PREFIX = "agk_"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"agk_([0-9a-f]{12})_([A-Za-z0-9_-]{20,100})")
+_ADOPTED_CHARS = 32  # as many as 192 random bits take
 _NO_HASH = hashlib.sha256(b"").hexdigest()  # what an unknown id is compared with, so that it takes as long
 
 
@@ -90,6 +91,32 @@ class ClientKeyStore:
         """A new key and its token, which is not kept and cannot be shown again. Raises ``ValueError``."""
         key = ClientKey(id=secrets.token_hex(6), tenant=tenant, created_at=time.time(), **fields_of_key)
         secret = secrets.token_urlsafe(32)
+        await self._keep(key, secret)
+        return key, f"{PREFIX}{key.id}_{secret}"
+
+    async def adopt(self, token: str, tenant: str, **fields_of_key: Any) -> ClientKey:
+        """The key of a token that was made elsewhere; it becomes one unless it is one already, and then stays as it is.
+
+        Raises ``ValueError`` for what is no token or whose secret is too easy to guess, and ``Conflict`` where another
+        secret has its id.
+        """
+        found = split_token(token)
+        if found is None or len(found[1]) < _ADOPTED_CHARS:
+            raise ValueError(
+                f"a client key reads {PREFIX}ID_SECRET: 12 hexadecimal digits and at least {_ADOPTED_CHARS} "
+                "random letters, digits, '-' or '_'"
+            )
+        id, secret = found
+        stored = await self.find(id)
+        if stored is None:
+            key = ClientKey(id=id, tenant=tenant, created_at=time.time(), **fields_of_key)
+            await self._keep(key, secret)
+            return key
+        if not stored.proves(secret):
+            raise Conflict(f"there is a client key {id!r} with another secret; choose another id")
+        return stored.key
+
+    async def _keep(self, key: ClientKey, secret: str) -> None:
         row: dict[Field, Field] = {name: orjson.dumps(value).decode() for name, value in asdict(key).items()}
         row["secret_hash"] = hash_secret(secret)
         with self._redis.guard() as redis:
@@ -97,7 +124,6 @@ class ClientKeyStore:
             pipe.hset(CLIENT_KEY(key.id), mapping=row)
             pipe.sadd(CLIENT_KEYS(), key.id)
             await pipe.execute()
-        return key, f"{PREFIX}{key.id}_{secret}"
 
     async def revoke(self, id: str) -> ClientKey:
         """End a key, for good; gateways follow within two seconds. Raises ``NotFound``."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from gateway.commands.console import FAILURES, connected, fail, settings_or_fail
+from gateway.heartbeat import beating
 from gateway.retraining import Worker
 from gateway.settings import Settings
 from gateway.telemetry import configure_logs
+
+ALIVE: Final = "worker.alive"
+"""The file in data_dir that a probe looks at: it is touched every few seconds."""
 
 
 def worker(
@@ -27,7 +31,7 @@ def worker(
 
 
 async def _work(settings: Settings, name: str | None) -> None:
-    async with connected(settings) as redis:
+    async with connected(settings) as redis, beating(settings.data_dir / ALIVE):
         working = Worker(redis, settings, name=name)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

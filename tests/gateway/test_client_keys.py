@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.client_keys import ClientKeyStore, split_token
-from gateway.errors import NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.redis_client import RedisClient
 from gateway.redis_keys import CLIENT_KEY
 
@@ -20,6 +20,21 @@ async def test_a_key_is_made_listed_and_revoked(keys: ClientKeyStore) -> None:
     revoked = await keys.revoke(first.id)
     assert revoked.revoked_at is not None
     assert await keys.list() == [revoked, second]
+
+
+async def test_a_token_that_was_made_elsewhere_becomes_a_key_and_proves_itself(keys: ClientKeyStore) -> None:
+    token = f"agk_00000000000f_{'x' * 32}"
+    key = await keys.adopt(token, "acme", label="first")
+    assert await keys.adopt(token, "somebody-else") == key
+    stored = await keys.find(key.id)
+    assert stored is not None
+    assert stored.key == key
+    assert stored.proves("x" * 32)
+    with pytest.raises(Conflict):
+        await keys.adopt(f"agk_00000000000f_{'y' * 32}", "acme")
+    with pytest.raises(ValueError):
+        await keys.adopt(f"agk_00000000000e_{'x' * 31}", "acme")
+    assert await keys.list() == [key]
 
 
 async def test_the_secret_is_nowhere_in_redis(keys: ClientKeyStore, redis_client: RedisClient) -> None:

@@ -9,8 +9,10 @@ from gateway.commands import (
     align_train,
     bank,
     bank_changes,
+    bank_init,
     bank_variants,
     bank_versions,
+    keys,
     moderators,
     policy,
     state,
@@ -42,6 +44,7 @@ app.command()(probe)
 app.command("settings")(show_settings)
 app.command("erase")(state.erase)
 app.command("doctor")(state.doctor)
+bank.app.command()(bank_init.init)
 bank.app.command("import")(bank_changes.import_files)
 bank.app.command()(bank_versions.publish)
 bank.app.command()(bank_versions.rollback)
@@ -56,7 +59,7 @@ app.add_typer(align.app, name="align")
 app.add_typer(train.app, name="train")
 app.add_typer(policy.app, name="policy")
 app.add_typer(moderators.app, name="moderators")
-app.add_typer(state.keys_app, name="keys")
+app.add_typer(keys.app, name="keys")
 app.add_typer(state.flags_app, name="flags")
 app.add_typer(state.cases_app, name="cases")
 

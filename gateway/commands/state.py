@@ -1,4 +1,4 @@
-"""``antiprompt keys | flags | cases | erase | doctor``: what the gateway keeps in Redis."""
+"""``antiprompt flags | cases | erase | doctor``: what the gateway keeps in Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from antiprompt_bank import BankError
 from gateway.calibration import calibration_file, calibration_for
 from gateway.cases import CaseStore
 from gateway.chosen_bank import load_chosen_bank
-from gateway.client_keys import ClientKey, ClientKeyStore
 from gateway.commands.console import AsJson, connected, out, print_json, print_table, run
 from gateway.erasure import erase_end_user
 from gateway.flags import FlagState, FlagStore
@@ -24,70 +23,8 @@ from gateway.settings import Settings
 _MANY_WAITING = 1000
 """Reviews from which on it seems that no worker runs."""
 
-keys_app = typer.Typer(help="Client keys: who may use the gateway.", no_args_is_help=True)
 flags_app = typer.Typer(help="What users and policy want reviewed.", no_args_is_help=True)
 cases_app = typer.Typer(help="What was decided, and why.", no_args_is_help=True)
-
-
-@keys_app.command("create")
-def create_key(
-    tenant: Annotated[str, typer.Option(help="Whose key it is.")],
-    label: Annotated[str, typer.Option(help="A word for people.")] = "",
-    policy: Annotated[str | None, typer.Option(help="Part of the policy it falls under. Unset: the tenant's.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A model it may use; repeat. Unset: all.")] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    sees_scores: Annotated[bool, typer.Option(help="Whether /v1/moderations shows it scores.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make a client key. It is shown once; only its hash is kept."""
-
-    async def work(settings: Settings) -> tuple[ClientKey, str]:
-        async with connected(settings) as redis:
-            return await ClientKeyStore(redis).create(
-                tenant,
-                label=label,
-                policy=policy,
-                models=tuple(model or ()),
-                requests_per_minute=requests_per_minute,
-                tokens_per_minute=tokens_per_minute,
-                sees_scores=sees_scores,
-            )
-
-    key, token = run(work)
-    if as_json:
-        print_json({**asdict(key), "token": token})
-    else:
-        out.print(token, markup=False, soft_wrap=True)
-
-
-@keys_app.command("list")
-def list_keys(as_json: AsJson = False) -> None:
-    """List client keys, revoked ones too."""
-
-    async def work(settings: Settings) -> list[ClientKey]:
-        async with connected(settings) as redis:
-            return list(await ClientKeyStore(redis).list())
-
-    keys = run(work)
-    if as_json:
-        print_json([asdict(key) for key in keys])
-        return
-    rows = (
-        (k.id, k.tenant, k.label, ", ".join(k.models) or "all", _when(k.created_at), _when(k.revoked_at)) for k in keys
-    )
-    print_table(("id", "tenant", "label", "models", "created", "revoked"), rows, empty="no client key yet")
-
-
-@keys_app.command("revoke")
-def revoke_key(key_id: str) -> None:
-    """End a client key for good; gateways follow within two seconds."""
-
-    async def work(settings: Settings) -> ClientKey:
-        async with connected(settings) as redis:
-            return await ClientKeyStore(redis).revoke(key_id)
-
-    out.print(f"revoked {run(work).id}", markup=False)
 
 
 @flags_app.command("list")

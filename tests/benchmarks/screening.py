@@ -22,7 +22,7 @@ from antiprompt_bank import Antiprompt, Bank, Label, build_bank
 from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
 from antiprompt_bank.index import Index, SearchDevice, device_beside
 from antiprompt_bank.index_faiss import FlatIndex
-from antiprompt_bank.model_files import default_id
+from antiprompt_bank.model_files import DEFAULT_MODEL, default_id
 from antiprompt_bank.neighbours import NEIGHBOURS
 from tests.benchmarks.arrivals import Work, open_loop, peak
 from tests.benchmarks.figures import DATA, Speed, document, keep, open_console, say_missed, speeds_table, step
@@ -167,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes = replace(sizes, rows=(*sizes.rows, LARGE_ROWS))
     console = open_console()
     with step(console, "start"):
-        folder = export_encoder((chosen.data or DATA) / "encoders" / default_id().replace(":", "-"))
+        name = default_id() if chosen.model == DEFAULT_MODEL else Path(chosen.model).name
+        folder = export_encoder((chosen.data or DATA) / "encoders" / name.replace(":", "-"), chosen.model)
         run = Screening(open_encoder(folder, device=chosen.device), sizes)
     figures: list[Speed] = []
     parts: dict[str, Callable[[], Iterator[Speed]]] = {"new text": run.new_text, "encoder": run.encoding}
@@ -209,6 +210,7 @@ def exemplar(number: int) -> Antiprompt:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.screening", description=__doc__)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a sentence-transformers model (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="measure little, to see whether all works")
     parser.add_argument("--large", action="store_true", help=f"a bank of {LARGE_ROWS:,} rows too (64 GB of memory)")
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"where the exported encoder is kept ({DATA})")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from antiprompt_bank import Bank, BankStore, EncoderMismatch, load
 from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.model_files import DEFAULT_MODEL
 from gateway.settings import Settings
 
 
@@ -18,8 +19,11 @@ def load_chosen_bank(settings: Settings, *, version: str | None = None, threads:
 
 
 def load_seed_bank(settings: Settings, *, version: str | None = None, threads: int = 1) -> Bank:
-    """The seed bank with the encoder and the adapter that settings name, kept in ``data_dir``."""
+    """The seed bank with the encoder and the adapter that settings name: the one that was built before where they name
+    that and nothing else than what ships, otherwise one that is kept in ``data_dir``."""
     chosen = settings.bank
+    if chosen.seed is not None and chosen.model == DEFAULT_MODEL and chosen.adapter == "shipped":
+        return BankStore(chosen.seed).load(version, device=chosen.device, threads=threads)
     return load(
         version=version,
         device=chosen.device,

@@ -66,8 +66,45 @@ class RedisSettings(_Group):
     """Where state is kept."""
 
     url: SecretStr | None = Field(None, description="redis:// or rediss:// URL. Unset: a private server in data_dir.")
+    sentinels: tuple[str, ...] = Field(
+        (), description="Sentinels as host:port. They name the primary; redis.url gives its user, password and TLS."
+    )
+    sentinel_name: str = Field("mymaster", min_length=1, max_length=256, description="What Sentinels call the primary.")
+    sentinel_password: SecretStr | None = Field(None, description="Password of the Sentinels, if they have one.")
+    cluster_nodes: tuple[str, ...] = Field(
+        (), description="Some nodes of a Redis Cluster as host:port; redis.url gives user, password and TLS."
+    )
+    wait_replicas: int = Field(
+        0, ge=0, le=10, description="Replicas that must have a write before it is acknowledged (WAIT)."
+    )
     timeout_s: Seconds = Field(2.0, description="Longest wait for one answer.")
-    max_connections: int = Field(64, ge=1, le=10_000, description="Open connections to Redis.")
+    max_connections: int = Field(64, ge=1, le=10_000, description="Open connections to Redis; to each of its nodes.")
+
+    @field_validator("sentinels", "cluster_nodes")
+    @classmethod
+    def _addresses(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parts = urlsplit(f"//{value}")
+            if not parts.hostname or parts.port is None or parts.netloc != value or parts.username is not None:
+                raise ValueError(f"{value!r} is not host:port")
+        return values
+
+    @model_validator(mode="after")
+    def _one_way_to_redis(self) -> RedisSettings:
+        if self.sentinels and self.cluster_nodes:
+            raise ValueError("sentinels and cluster_nodes exclude each other")
+        if (self.sentinels or self.cluster_nodes) and self.url is not None:
+            url = urlsplit(self.url.get_secret_value())
+            if url.scheme not in ("redis", "rediss"):
+                raise ValueError("with sentinels or cluster_nodes, url is redis:// or rediss://")
+            if self.cluster_nodes and url.path.strip("/") not in ("", "0"):
+                raise ValueError("a cluster has one database: leave its number out of url")
+        return self
+
+    @property
+    def outside(self) -> bool:
+        """Whether Redis is somebody else's to run."""
+        return self.url is not None or bool(self.sentinels or self.cluster_nodes)
 
 
 class BankSettings(_Group):
@@ -79,6 +116,9 @@ class BankSettings(_Group):
     model: str = Field(
         "all-MiniLM-L6-v2",
         description="Encoder of the seed bank: a sentence-transformers model by name or path (path has its own).",
+    )
+    seed: Path | None = Field(
+        None, description="Folder with the seed bank as built before, as images carry it. Unset: built in data_dir."
     )
     adapter: Literal["none", "shipped"] | Path = Field(
         "shipped", description="What was trained on top of the encoder: none, the shipped one, or a folder of your own."
@@ -144,6 +184,14 @@ class FlagSettings(_Group):
     max_spool_bytes: int = Field(256 << 20, ge=4096, le=1 << 40, description="Largest spool; a full one is 503.")
 
 
+class StrikeSettings(_Group):
+    """How the strikes of end users who are blocked fade; what follows from them stands in the policy."""
+
+    half_life_s: float = Field(
+        7 * 86_400.0, ge=60, le=31_536_000, description="Time in which a strike's weight halves. The same everywhere."
+    )
+
+
 class RetentionSettings(_Group):
     """How long exchanges are kept, so that a flag by id has its text."""
 
@@ -153,6 +201,38 @@ class RetentionSettings(_Group):
     traffic_texts: int = Field(
         2000, ge=0, le=100_000, description="Texts sampled as vectors, for influence reports. 0: none."
     )
+
+
+class TracingSettings(_Group):
+    """Traces for an OpenTelemetry collector (see ``gateway.tracing``)."""
+
+    endpoint: str | None = Field(
+        None, description="URL that takes OTLP over HTTP, such as http://host:4318/v1/traces. Unset: no traces."
+    )
+    authorization: SecretStr | None = Field(None, description="Sent to the collector as its Authorization header.")
+    share: float = Field(1.0, ge=0, le=1, description="Share of the requests that is traced.")
+    from_callers: bool = Field(
+        False, description="Go on with a caller's trace (traceparent), which then also says whether it is recorded."
+    )
+    to_upstream: bool = Field(
+        False, description="Send traceparent to the model server: ours, or without traces the caller's."
+    )
+    service_name: str = Field("antiprompt-gateway", min_length=1, max_length=200, description="Name in the traces.")
+    timeout_s: float = Field(5.0, gt=0, le=60, description="Longest one send to the collector may take.")
+    send_every_s: float = Field(2.0, ge=0.05, le=60, description="How often what has gathered is sent.")
+    max_queue_spans: int = Field(8192, ge=64, le=1_000_000, description="Steps that wait to be sent; more are dropped.")
+
+    @field_validator("endpoint")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment:
+            raise ValueError("must be an http or https URL, such as http://host:4318/v1/traces")
+        if parts.username or parts.password:
+            raise ValueError("must not carry a password; set tracing.authorization")
+        return value
 
 
 class ReviewSettings(_Group):
@@ -255,10 +335,12 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     routes: RouteSettings = RouteSettings()
     flags: FlagSettings = FlagSettings()
+    strikes: StrikeSettings = StrikeSettings()
     retention: RetentionSettings = RetentionSettings()
     retraining: RetrainingSettings = RetrainingSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     review: ReviewSettings = ReviewSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from antiprompt_bank import Side
 from gateway.cases import CaseStore
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StateUnavailable
 from gateway.exchange import Exchange
 from gateway.flags import Flag, FlagStore, Source
 from gateway.history import TenantHistory
 from gateway.judgement import Judgement
 from gateway.policy import Action
 from gateway.quotas import Quotas
+from gateway.strikes import Strike, StrikeStore
 from gateway.telemetry import Metrics, logger
 
 
@@ -21,10 +22,17 @@ class Bookkeeper:
     """Writes down what happened. Nothing here changes what a caller gets."""
 
     def __init__(
-        self, cases: CaseStore, flags: FlagStore, history: TenantHistory, quotas: Quotas, metrics: Metrics
+        self,
+        cases: CaseStore,
+        flags: FlagStore,
+        history: TenantHistory,
+        quotas: Quotas,
+        strikes: StrikeStore,
+        metrics: Metrics,
     ) -> None:
         self._quotas = quotas
         self._spending: set[asyncio.Task[None]] = set()
+        self._strikes = strikes
         self._cases = cases
         self._flags = flags
         self._history = history
@@ -47,6 +55,7 @@ class Bookkeeper:
                 await self._flag(exchange, judgement, number, side)
 
     async def _remember(self, exchange: Exchange, judgement: Judgement) -> None:
+        await self._strike(exchange, judgement, side)
         """Remember the texts that were acted on; of a run of turns that was judged as a whole, the whole."""
         texts: dict[Action, list[str]] = {}
         for number, hit in judgement.decision.by_text.items():
@@ -80,6 +89,33 @@ class Bookkeeper:
 
     def finish(self, exchange: Exchange, *, status: int) -> None:
         """Close an exchange: its case, its metrics, its line in the log."""
+    async def _strike(self, exchange: Exchange, judgement: Judgement, side: Side) -> None:
+        """Count a block against the end user it stopped: for what they wrote, or had the model say.
+
+        What the application itself, a tool or a document said is not theirs. A strike that cannot be kept is not one.
+        """
+        decision, policy = judgement.decision, exchange.policy
+        weight = policy.strike_weight(decision)
+        if exchange.end_user is None or weight == 0 or decision.finding is None:
+            return
+        if side == "request" and judgement.parts[decision.finding].role != Role.USER:
+            return
+        part = exchange.principal.policy or exchange.tenant
+        strike = Strike(at_ms=0, weight=weight, side=side, hazard=decision.hazard or "", part=part)
+        try:
+            conduct = await self._strikes.add(
+                strike,
+                case_id=exchange.case_id,
+                tenant=exchange.tenant,
+                end_user=exchange.end_user,
+                rules=policy.strikes,
+            )
+        except StateUnavailable as error:
+            self._metrics.errors.labels(f"strike_{error.code}").inc()
+            return
+        exchange.standing = conduct.standing
+        self._metrics.strikes.labels(decision.hazard or "none").inc()
+
         self._spend(exchange)
         case = exchange.case()
         self._cases.record(case, exchange.texts())

@@ -9,6 +9,7 @@ from gateway.flags import FlagStore
 from gateway.overlay_entries import EntryStore
 from gateway.redis_client import Field, RedisClient
 from gateway.redis_keys import AUDIT, FLAG_END_USER
+from gateway.strikes import erase_strikes
 
 AUDIT_MAX_ENTRIES = 1_000_000
 
@@ -24,20 +25,24 @@ class Erasure:
     exchanges: int
     disk_cleaned: bool
     exemplars: int = 0
+    strikes: int = 0
 
 
 async def erase_end_user(end_user: str, *, redis: RedisClient, flags: FlagStore, cases: CaseStore) -> Erasure:
     """Remove the texts and the name of ``end_user`` (the id that callers send) from flags, exchanges, cases and spool.
 
-    Flags, cases and their numbers stay; the audit stream gets an entry with numbers only. Raises
+    Their strikes go too. Flags, cases and their numbers stay; the audit stream gets an entry with numbers only. Raises
     ``StateUnavailable``; then run it again, it carries on.
     """
     person = redis.end_user_digest(end_user)
     exemplars = await _exemplars_of(person, redis)  # before the flags forget whose they are
     found_cases, found_exchanges = await cases.erase_end_user(person)
     found_flags = await flags.erase_end_user(person)
+    strikes = await erase_strikes(person, redis)
     embedded = redis.server is not None
-    erasure = Erasure(found_flags, found_cases, found_exchanges, disk_cleaned=embedded, exemplars=exemplars)
+    erasure = Erasure(
+        found_flags, found_cases, found_exchanges, disk_cleaned=embedded, exemplars=exemplars, strikes=strikes
+    )
     with redis.guard() as connection:
         entry: dict[Field, Field] = {name: int(value) for name, value in asdict(erasure).items()}
         entry["event"] = "erase_end_user"

@@ -63,6 +63,12 @@ class Forbidden(GatewayError):
     status, type, code = 403, "invalid_request_error", "forbidden"
 
 
+class Suspended(GatewayError):
+    """The end user was blocked so often that policy answers nothing for them, for a while."""
+
+    status, type, code = 403, "invalid_request_error", "account_suspended"
+
+
 class NotFound(GatewayError):
     """No such route, case, flag or stored response for this caller."""
 

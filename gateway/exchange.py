@@ -14,6 +14,7 @@ from gateway.cases import Exchange as ExchangeTexts
 from gateway.conversation import Conversation
 from gateway.judgement import Judgement
 from gateway.policy import Action, Decision, Policy
+from gateway.strikes import STANDING_HEADER, Standing
 from gateway.wire.surface import Json, Surface, Unreadable
 
 _FINDINGS: Final = 32
@@ -40,6 +41,7 @@ class Exchange:
     completion_id: str | None = None
     upstream_status: int | None = None
     bank_version: str | None = None
+    standing: Standing = Standing.GOOD
     error: str | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     accept_language: str | None = None
@@ -115,7 +117,8 @@ class Exchange:
 
     def headers(self) -> dict[str, str]:
         """What every reply to a caller carries; never a matched text or a score."""
-        return {"x-antiprompt-case": self.case_id, "x-antiprompt-action": str(self.action)}
+        told = {"x-antiprompt-case": self.case_id, "x-antiprompt-action": str(self.action)}
+        return told if self.standing is Standing.GOOD else {**told, STANDING_HEADER: str(self.standing)}
 
     def elapsed(self, step: str, since_s: float) -> None:
         """Note how long a step took."""
@@ -147,6 +150,7 @@ class Exchange:
             findings=(*_findings(self.request, "request"), *_findings(self.reply, "response")),
             unreadable=tuple(part.kind for part in self.unreadable),
             unscreened=unscreened or self.error,
+            standing=None if self.standing is Standing.GOOD else str(self.standing),
             upstream_status=self.upstream_status,
             completion_id=self.completion_id,
             timings_ms=timings,

@@ -38,6 +38,7 @@ from gateway.reviews import ReviewStore
 from gateway.screening import Screener, Subject
 from gateway.settings import Settings
 from gateway.spool import Spool
+from gateway.strikes import StrikeStore
 from gateway.telemetry import Metrics, logger
 from gateway.traffic import Traffic
 from gateway.upstream import Upstream
@@ -88,6 +89,7 @@ class Parts:
     keys: ClientKeyStore
     authenticator: Authenticator
     quotas: Quotas
+    strikes: StrikeStore
     policies: PolicyStore
     screener: Screener
     judge: Judge
@@ -140,11 +142,23 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
 
     cases = CaseStore(redis, settings.retention, on_dropped=dropped)
     flags = FlagStore(redis, Spool(settings.data_dir / "spool", max_bytes=settings.flags.max_spool_bytes))
-    bookkeeper = Bookkeeper(cases, flags, history, quotas, metrics)
+    strikes = StrikeStore(redis, settings.strikes)
+    bookkeeper = Bookkeeper(cases, flags, history, quotas, strikes, metrics)
     upstream = Upstream(http, base_url, settings.upstream.api_key)
     replies = Replies(settings, upstream, judge, screener, history, bookkeeper, metrics)
     proxy = Proxy(
-        settings, authenticator, quotas, policies, screener, judge, replies, history, bookkeeper, redis, metrics
+        settings,
+        authenticator,
+        quotas,
+        strikes,
+        policies,
+        screener,
+        judge,
+        replies,
+        history,
+        bookkeeper,
+        redis,
+        metrics,
     )
     accounts = AccountStore(redis)
     return Parts(
@@ -154,6 +168,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         keys=keys,
         authenticator=authenticator,
         quotas=quotas,
+        strikes=strikes,
         policies=policies,
         screener=screener,
         judge=judge,

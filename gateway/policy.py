@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from antiprompt_bank import Score
+from antiprompt_bank import HAZARDS, Score
 from gateway.errors import BadRequest
 from gateway.policy_file import (
     Action,
@@ -29,9 +29,11 @@ from gateway.policy_file import (
     Tenant,
     Unreadable,
     Unscreened,
+    canonical,
     read_policy_file,
 )
 from gateway.ruling import Decision, Finding, Hit, Ruling, ShadowHit
+from gateway.strike_rules import Strikes
 
 __all__ = [
     "STRICTNESS_HEADER",
@@ -95,6 +97,8 @@ class Policy:
     locked: bool
     strictness: Strictness
     break_glass: bool
+    _strikes: Strikes
+    _weights: Mapping[str, float | None] = field(repr=False, compare=False)
     _ruling: Ruling = field(repr=False, compare=False)
     _strict_ruling: Ruling = field(repr=False, compare=False)
     _shadow_ruling: Ruling = field(repr=False, compare=False)
@@ -160,6 +164,26 @@ class Policy:
                 return strict
         return decision
 
+    @property
+    def strikes(self) -> Strikes:
+        """What follows for end users who are blocked again and again; nothing while the policy is in shadow."""
+        return Strikes() if self.mode is Mode.SHADOW else self._strikes
+
+    def strike_weight(self, decision: Decision) -> float:
+        """What a block weighs against the person it stopped; 0 where it is no strike, as in shadow.
+
+        A rule that names no weight counts 1, and nothing against somebody who may be in danger, or for what merely
+        could not be read.
+        """
+        enforced = decision.action is Action.BLOCK and decision.enforced and self.mode is not Mode.SHADOW
+        if not enforced or decision.rule is None or decision.rule not in self._weights:
+            return 0.0
+        weight = self._weights[decision.rule]
+        if weight is not None:
+            return weight
+        hazard = HAZARDS.get(decision.hazard or "")
+        return 0.0 if decision.person_at_risk or (hazard is not None and hazard.signal) else 1.0
+
     def holds_whole_reply(self, request_scores: Sequence[Score]) -> bool:
         """Whether a streamed reply is held until its end, told before it starts from what its request scored.
 
@@ -186,9 +210,14 @@ def _strict(rule: Rule) -> Rule:
     )
 
 
+def _strikes_down(rule: Rule) -> bool:
+    """Whether a block by the rule can be a strike: one in shadow never is, not even where a caller is strict."""
+    return rule.action is Action.BLOCK and rule.mode is not Mode.SHADOW
+
+
 def _compile(file: PolicyFile, *, break_glass: bool = False) -> Policy:
-    canonical = json.dumps(file.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    content_hash = hashlib.sha256(canonical.encode()).hexdigest()
+    said = json.dumps(canonical(file), sort_keys=True, separators=(",", ":"))
+    content_hash = hashlib.sha256(said.encode()).hexdigest()
 
     def view(tenant: str | None, part: Tenant, tenants: Mapping[str, Policy]) -> Policy:
         rules = (*part.rules, *file.rules)
@@ -206,6 +235,8 @@ def _compile(file: PolicyFile, *, break_glass: bool = False) -> Policy:
             locked=file.locked,
             strictness=Strictness.DEFAULT,
             break_glass=break_glass,
+            _strikes=part.strikes or file.strikes or Strikes(),
+            _weights={rule.name: rule.strike for rule in rules if _strikes_down(rule)},
             _ruling=Ruling(rules, shadow=mode is Mode.SHADOW),
             _strict_ruling=Ruling([_strict(rule) for rule in rules], shadow=False),
             _shadow_ruling=Ruling(rules, shadow=True),

@@ -29,6 +29,7 @@ from pydantic import (
 
 from antiprompt_bank.hazards import HAZARDS
 from antiprompt_bank.records import Side
+from gateway.strike_rules import Strikes
 from gateway.wire.surface import Role
 
 DEFAULT_POLICY_FILE: Final = Path(__file__).with_name("policy.yaml")
@@ -151,9 +152,16 @@ class Rule(_Group):
         description="Rules that rewrite responses: a stream is held whole only when its request's risk of the hazard, "
         "or its similarity to an exemplar of the hazard, harmful or benign, reaches this. Unset: every stream.",
     )
+    strike: Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False)] | None = Field(
+        None,
+        description="What a block by this rule weighs against the end user. Unset: 1, and 0 where a person may be in "
+        "danger or only something unreadable was found.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Rule:
+        if self.action is not Action.BLOCK and self.strike is not None:
+            raise ValueError(f"strike belongs to action block, but the action is {self.action}")
         if self.action is not Action.REWRITE:
             for key in ("rewrite", "watch_at_least"):
                 if getattr(self, key) is not None:
@@ -220,6 +228,7 @@ class Tenant(_Group):
     unreadable: Unreadable | None = None
     overlap: StrictBool | None = None
     stream_hold: StreamHold | None = None
+    strikes: Strikes | None = None
     rules: Rules = ()
 
 
@@ -234,6 +243,7 @@ class PolicyFile(_Group):
     unreadable: Unreadable = Field("refuse", description="Images, audio and files, which hold no text to screen.")
     overlap: StrictBool = Field(False, description="Send the request upstream while it is being screened.")
     stream_hold: StreamHold | None = Field(None, description="In place of the setting stream.hold.")
+    strikes: Strikes | None = Field(None, description="What follows for an end user who is blocked again and again.")
     rules: Rules = Field((), description="In order: the first that matches a hazard of a text decides about it.")
     tenants: dict[TenantName, Tenant] = Field(
         {}, max_length=10_000, description="Overrides by tenant or by policy name."
@@ -276,6 +286,17 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "antiprompt policy"}
 
 
+def canonical(file: PolicyFile) -> dict[str, Any]:
+    """What a policy says, for its hash: a key that came after others were published counts only where it is set."""
+    said = file.model_dump(mode="json")
+    parts = [said, *said["tenants"].values()]
+    later = [(part, "strikes") for part in parts] + [(rule, "strike") for part in parts for rule in part["rules"]]
+    for group, name in later:
+        if group[name] is None:
+            del group[name]
+    return said
+
+
 class _Loader(yaml.SafeLoader):
     """YAML without repeated keys: of two thresholds for one rule, neither must win in silence."""
 
@@ -301,7 +322,7 @@ def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
 
 _NAME_LETTERS: Final = "lower-case letters, digits, - and _"
 _KEYS: Final = tuple(
-    dict.fromkeys(key for model in (PolicyFile, Rule, Rewrite, OnUnavailable) for key in model.model_fields)
+    dict.fromkeys(key for model in (PolicyFile, Rule, Rewrite, OnUnavailable, Strikes) for key in model.model_fields)
 )
 
 

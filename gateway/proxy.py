@@ -28,6 +28,7 @@ from gateway.errors import (
     GatewayError,
     NotFound,
     StateUnavailable,
+    Suspended,
     TooLarge,
     Unscreenable,
 )
@@ -43,6 +44,7 @@ from gateway.replies import Replies
 from gateway.request_body import read_body, read_json
 from gateway.screening import Screener
 from gateway.settings import Settings
+from gateway.strikes import Standing, StrikeStore
 from gateway.telemetry import Metrics
 from gateway.upstream import Call
 from gateway.wire.places import replace
@@ -58,6 +60,7 @@ class Proxy:
         authenticator: Authenticator,
         quotas: Quotas,
         policies: PolicyStore,
+        strikes: StrikeStore,
         screener: Screener,
         judge: Judge,
         replies: Replies,
@@ -70,6 +73,7 @@ class Proxy:
         self._authenticator = authenticator
         self._quotas = quotas
         self._policies = policies
+        self._strikes = strikes
         self._screener = screener
         self._judge = judge
         self._replies = replies
@@ -161,6 +165,7 @@ class Proxy:
         await self._check(exchange)
         if exchange.policy.overlap:
             return await self._overlapped(request, exchange)
+        await self._admit_end_user(exchange)
         judgement = await self._judged(exchange)
         answer, body = await self._acted_on(exchange, judgement)
         if answer is not None:
@@ -170,6 +175,27 @@ class Proxy:
     async def _check(self, exchange: Exchange) -> None:
         """Refuse what this caller may not ask for, or what cannot be screened."""
         models = exchange.principal.models
+    async def _admit_end_user(self, exchange: Exchange) -> None:
+        """Refuse, or slow down, whom policy has blocked too often. Nobody is while Redis cannot tell."""
+        rules, end_user = exchange.policy.strikes, exchange.end_user
+        if end_user is None or not rules.follows:
+            return
+        try:
+            conduct = await self._strikes.conduct(tenant=exchange.tenant, end_user=end_user, rules=rules)
+        except StateUnavailable:
+            return
+        exchange.standing = conduct.standing
+        if conduct.standing is Standing.SUSPENDED:
+            raise Suspended(
+                "this end user is suspended for a while, because the safety policy had to block them too often",
+                param="safety_identifier",
+                retry_after_s=conduct.left_s,
+            )
+        if conduct.standing is Standing.SLOWED:
+            await self._quotas.take_as_slowed(
+                tenant=exchange.tenant, end_user=end_user, requests_per_minute=rules.slow_requests_per_minute
+            )
+
         if models and exchange.model not in models:
             raise Forbidden("this key may not use that model", param="model")
         extracted = exchange.surface.read_request(exchange.body)

@@ -101,6 +101,11 @@ class Quotas:
                 "take",
             )
 
+    async def take_as_slowed(self, *, tenant: str, end_user: str, requests_per_minute: int) -> None:
+        """Count one request of an end user (a digest) whom strikes have slowed down. Raises ``RateLimited``."""
+        what = "requests by an end user who was blocked repeatedly"
+        await self._spend(Quota(what, f"{tenant} {end_user}", requests_per_minute, MINUTE_S), 1, "take")
+
     async def take_log_in(self, *, account: str, address: str, per_account: int, per_address: int) -> None:
         """Count one attempt to log in, right or wrong, on an account (a digest) and from an address.
 

@@ -77,6 +77,28 @@ RETRAINING = Key(
 RETRAINING_DUE = Key(
     "antiprompt:{flags}:retraining:due",
     "zset",
+STRIKES = Key(
+    "antiprompt:{flags}:strikes:%s:%s",
+    "hash",
+    "Digest of an end user, tenant -> case id -> one strike (JSON)",
+    "10 half-lives after the last strike",
+)
+STRIKE_OF = Key(
+    "antiprompt:{flags}:strike_of:%s",
+    "string",
+    "Case id -> digest of the end user it struck, tenant",
+    "with its strike",
+)
+STRIKE_TENANTS = Key(
+    "antiprompt:{flags}:strike_tenants:%s", "set", "Digest of an end user -> tenants with strikes", "with the strikes"
+)
+STRUCK = Key(
+    "antiprompt:{flags}:struck",
+    "zset",
+    "Digest of an end user, tenant, by when the strikes are forgotten (ms)",
+    "its members'",
+)
+
     "Ids of exemplars that no version holds yet, by time (s)",
     "until built",
 )

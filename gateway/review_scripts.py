@@ -62,6 +62,13 @@ local function note(action)
         'subject', plan.review, 'note', plan.note)
     redis.call('XADD', retraining, '*', 'review', plan.review, 'action', action)
 end
+local function take_back(flag, from, to)
+    local held = flag.strike and redis.call('HGET', KEYS[flag.strike], flag.case)
+    local strike = held and cjson.decode(held)
+    if not strike or strike.side ~= flag.side or strike.back ~= from then return end
+    strike.back = to
+    redis.call('HSET', KEYS[flag.strike], flag.case, cjson.encode(strike))
+end
 local function put(entry)
     redis.call('HSET', entries, entry.id, entry.json)
     redis.call('XADD', changes, 'MAXLEN', '~', plan.changes_max, '*', 'entry', entry.id)
@@ -84,6 +91,7 @@ for _, flag in ipairs(plan.flags) do
     redis.call('HSET', KEYS[flag.key], 'before', flag.from.name)
     redis.call('RPUSH', KEYS[flag.reviews], plan.review)
     if plan.counts ~= '' then redis.call('HINCRBY', KEYS[flag.reporter], plan.counts, 1) end
+    if plan.counts == 'dismissed' then take_back(flag, '', plan.review) end
 end
 redis.call('HSET', review, 'review', ARGV[2])
 redis.call('ZADD', recent, now_ms, plan.review)
@@ -114,6 +122,7 @@ for _, flag in ipairs(plan.flags) do
     move(flag, flag.from.key, flag.to, flag.leave, flag.enter)
     redis.call('HINCRBY', KEYS[flag.key], 'rounds', 1)
     if plan.counts ~= '' then redis.call('HINCRBY', KEYS[flag.reporter], plan.counts, -1) end
+    take_back(flag, plan.review, '')
 end
 redis.call('HSET', review, 'undone_by', plan.by, 'undone_at', tostring(now_ms / 1000))
 note(plan.action)
@@ -169,25 +178,42 @@ ScriptCall = tuple[list[str], list[str]]
 """Keys and arguments."""
 
 
-def decide_call(review: Review, flags: Sequence[Flag], entries: Sequence[BankEntry], now_ms: int) -> ScriptCall:
-    """For ``DECIDE_SCRIPT``. ``flags`` are as they were read; the script refuses where they have changed since."""
+Struck = Mapping[str, str]
+"""Flag id -> the key of the strikes among which that of its case is."""
+
+
+def decide_call(
+    review: Review, flags: Sequence[Flag], entries: Sequence[BankEntry], struck: Struck, now_ms: int
+) -> ScriptCall:
+    """For ``DECIDE_SCRIPT``. ``flags`` are as they were read; the script refuses where they have changed since.
+
+    A dismissal takes back the strikes of ``struck``: what was stopped had done no harm.
+    """
     keys = _keys(review)
     to = OUTCOME[review.decision]
     plan = _plan(review, review.moderator, str(review.decision), now_ms)
-    plan["flags"] = [_moving(keys, flag, undecided(flag), to) for flag in flags]
+    plan["flags"] = [_moving(keys, flag, undecided(flag), to, struck) for flag in flags]
     plan["entries"] = [_entry(keys, entry) for entry in entries]
     return keys.names, [orjson.dumps(plan).decode(), review.to_json()]
 
 
 def undo_call(
-    review: Review, moderator: str, flags: Mapping[Flag, FlagState], retired: Sequence[BankEntry], now_ms: int
+    review: Review,
+    moderator: str,
+    flags: Mapping[Flag, FlagState],
+    retired: Sequence[BankEntry],
+    struck: Struck,
+    now_ms: int,
 ) -> ScriptCall:
-    """For ``UNDO_SCRIPT``. ``flags`` says for each where it goes back to; ``retired`` are the entries as they end."""
+    """For ``UNDO_SCRIPT``. ``flags`` says for each where it goes back to; ``retired`` are the entries as they end.
+
+    Strikes that the review had taken back count again.
+    """
     keys = _keys(review)
     plan = _plan(review, moderator, "undo", now_ms)
     plan["until_ms"] = int(review.undo_until * 1000)
     state = OUTCOME[review.decision]
-    plan["flags"] = [_moving(keys, flag, state, before) for flag, before in flags.items()]
+    plan["flags"] = [_moving(keys, flag, state, before, struck) for flag, before in flags.items()]
     plan["entries"] = [_entry(keys, entry) for entry in retired]
     return keys.names, [orjson.dumps(plan).decode()]
 
@@ -216,8 +242,11 @@ def _plan(review: Review, by: str, action: str, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _moving(keys: _Keys, flag: Flag, source: FlagState, to: FlagState) -> dict[str, Any]:
+def _moving(keys: _Keys, flag: Flag, source: FlagState, to: FlagState, struck: Struck) -> dict[str, Any]:
+    strike = {"strike": keys.place(struck[flag.id]), "case": flag.case_id} if flag.id in struck else {}
     return {
+        **strike,
+        "side": flag.side or "",
         "id": flag.id,
         "key": keys.place(FLAG(flag.id)),
         "reviews": keys.place(FLAG_REVIEWS(flag.id)),

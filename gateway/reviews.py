@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from antiprompt_bank import State
 from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.exemplars import Taught, check_verdict, taught_by
-from gateway.flag_records import Flag, FlagState, flag_from_hash
+from gateway.flag_records import Flag, FlagState, Source, flag_from_hash
 from gateway.influence import Assess, InfluenceReport, Reach
 from gateway.overlay_entries import EntryStore
 from gateway.overlay_records import BankEntry
@@ -32,6 +32,8 @@ from gateway.redis_keys import (
     REVIEW,
     REVIEW_AUDIT,
     REVIEW_RECENT,
+    STRIKE_OF,
+    STRIKES,
 )
 from gateway.review_numbers import numbers_of
 from gateway.review_queue import Page, ReviewQueue
@@ -141,7 +143,7 @@ class ReviewStore:
             if flag.state.decided:
                 _refuse(["decided", flag.state], flag.id)
         review, entries = await self._drawn_up(verdict, flags, review_id)
-        keys, args = decide_call(review, flags, entries, int(review.at * 1000))
+        keys, args = decide_call(review, flags, entries, await self._struck(flags), int(review.at * 1000))
         with self._redis.guard() as redis:
             said: Any = await redis.eval(DECIDE_SCRIPT, len(keys), *keys, *args)
         if said[0] in ("done", "same"):
@@ -160,7 +162,8 @@ class ReviewStore:
         with self._redis.guard() as redis:
             lines: Any = await redis.hmget(BANK_ENTRIES(), list(review.entry_ids)) if review.entry_ids else []
         retired = [_withdrawn(BankEntry.from_json(line), moderator) for line in lines if line is not None]
-        keys, args = undo_call(review, moderator, before, retired, int(time.time() * 1000))
+        struck = await self._struck(list(before))
+        keys, args = undo_call(review, moderator, before, retired, struck, int(time.time() * 1000))
         with self._redis.guard() as redis:
             said: Any = await redis.eval(UNDO_SCRIPT, len(keys), *keys, *args)
         match said[0]:
@@ -268,6 +271,24 @@ class ReviewStore:
             for id, row in zip(review.flag_ids, rows, strict=True)
             if row
         }
+
+    async def _struck(self, flags: Sequence[Flag]) -> dict[str, str]:
+        """Of flags by which people ask for another look at a case: where the strike for it is kept.
+
+        What policy flagged is another text than what it blocked, and says nothing of the block.
+        """
+        asked = [(flag, flag.case_id) for flag in flags if flag.source is not Source.POLICY and flag.case_id]
+        with self._redis.guard() as redis:
+            pipe = redis.pipeline(transaction=False)
+            for _, case_id in asked:
+                pipe.get(STRIKE_OF(case_id))
+            found = await pipe.execute() if asked else []
+        struck = {}
+        for (flag, _), person in zip(asked, found, strict=True):
+            end_user, _, tenant = (person or "").partition(" ")
+            if person and tenant == flag.tenant:  # a case id that came while Redis was away has not been checked
+                struck[flag.id] = STRIKES(end_user, tenant)
+        return struck
 
     async def _reviews(self, ids: Sequence[str]) -> list[Review]:
         with self._redis.guard() as redis:

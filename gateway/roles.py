@@ -54,6 +54,7 @@ PERMITTED: Final[Mapping[str, frozenset[Role]]] = MappingProxyType(
         "GET /review/playground": _EVERYBODY,
         "POST /review/playground": _EVERYBODY,
         "GET /review/numbers": _EVERYBODY,
+        "POST /review/strikes/clear": _LEADS,
         "GET /review/audit": _OVERSEERS,
     }
 )

@@ -49,6 +49,7 @@ class Metrics:
         self.errors = counter("errors_total", "Requests answered with an error, by its code.", "code")
         self.unavailable = counter("unavailable_total", "Texts that could not be screened, by cause.", "side", "cause")
         self.shadow_hits = counter("shadow_hits_total", "What shadow rules would have done.", "action", "hazard")
+        self.strikes = counter("strikes_total", "Blocks counted against end users.", "hazard")
         self.risk = Histogram(
             "antiprompt_risk",
             "Highest risk of each exchange, passes as well as hits.",

@@ -95,6 +95,8 @@ def erase(end_user: Annotated[str, typer.Option(help="The id that callers send f
 
     done = run(work)
     out.print(f"texts removed from {done.flags} flags, {done.exchanges} exchanges and {done.cases} cases")
+    if done.strikes:
+        out.print(f"{done.strikes} strikes forgotten")
     if done.exemplars:
         out.print(
             f"{done.exemplars} exemplars of the bank come from this person's flags and stay; retire them in /review"

@@ -10,7 +10,7 @@
 ``versions``     versions of the bank: differences, publish, roll back
 ``thresholds``   the policy: risks from which rules act, what others would have done; ``backtest`` and ``curves``
 ``playground``   any text: how it is read, what is near, what policy would do
-``numbers``      how the work goes; ``drift`` whether the scores are still what they were
+``numbers``      how the work goes, who is blocked often; ``drift`` whether the scores are still what they were
 ``audit``        what people did
 
 Every route stands in the table of ``gateway.roles``; one that does not is denied to everybody. Without JavaScript the
@@ -70,6 +70,7 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType(
         "GET /review/playground": playground.show_playground,
         "POST /review/playground": playground.try_out,
         "GET /review/numbers": numbers.show_numbers,
+        "POST /review/strikes/clear": numbers.clear_strikes,
         "GET /review/audit": audit.show_audit,
     }
 )

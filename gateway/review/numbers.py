@@ -1,4 +1,4 @@
-"""Numbers: how the work goes, how the bank grows, and whether the scores are still what they were."""
+"""Numbers: how the work goes, how the bank grows, who is blocked often, and whether scores are still what they were."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from antiprompt_bank import State
 from gateway.review.drift import drift_of
-from gateway.review.guard import Visit
+from gateway.review.guard import Visit, see
 
 DAY_S: Final = 86_400
 CASES_READ: Final = 500
@@ -35,4 +35,14 @@ async def show_numbers(visit: Visit) -> Response:
         joined=sum(entry.record.state is State.LIVE for entry in entries),
         waiting=sum(entry.awaits_second for entry in entries),
         entries=len(entries),
+        struck=await visit.parts.strikes.listed(lambda part: visit.parts.policies.current.for_tenant(part).strikes),
     )
+
+
+async def clear_strikes(visit: Visit) -> Response:
+    """Forget the strikes of one end user, and with them what follows."""
+    form = visit.form
+    await visit.parts.strikes.clear(
+        tenant=form.needed("tenant"), end_user=form.needed("end_user", most=64), by=visit.name
+    )
+    return see("/review/numbers#strikes")

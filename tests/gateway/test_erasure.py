@@ -9,8 +9,10 @@ from gateway.flags import Flag, FlagState, FlagStore, Source
 from gateway.redis_client import RedisClient
 from gateway.redis_keys import AUDIT, FLAG_ERASED
 from gateway.reviews import ReviewStore
-from gateway.settings import RedisSettings, RetentionSettings
+from gateway.settings import RedisSettings, RetentionSettings, StrikeSettings
 from gateway.spool import Spool
+from gateway.strike_rules import Strikes
+from gateway.strikes import Strike, StrikeStore
 from tests.conftest import running
 from tests.gateway.reviewing import assessing, filed, verdict
 
@@ -26,6 +28,7 @@ async def test_a_person_leaves_redis_and_the_disk_and_the_counts_stay(short_dir:
         cases = CaseStore(redis, RetentionSettings())
         flags = FlagStore(redis, Spool(short_dir / "spool" / "flags.spool", max_bytes=1 << 20))
         await flags.start()
+        strikes = StrikeStore(redis, StrikeSettings())
         ann, bob = redis.end_user_digest("ann"), redis.end_user_digest("bob")
         for person, text in ((ann, SECRET), (bob, "bob's words")):
             case = Case(
@@ -33,12 +36,14 @@ async def test_a_person_leaves_redis_and_the_disk_and_the_counts_stay(short_dir:
             )
             cases.record(case, Exchange((("user", text),), (text,)))
             await flags.add(Flag(tenant="t", source=Source.USER, text=text, case_id=case.id, end_user=person))
+            strike = Strike(at_ms=0, weight=1, side="request")
+            await strikes.add(strike, case_id=case.id, tenant="t", end_user=person, rules=Strikes())
         await cases.flush()
         assert SECRET.encode() in bytes_on_disk(short_dir)
 
         found = await erase_end_user("ann", redis=redis, flags=flags, cases=cases)
 
-        assert found == Erasure(flags=1, cases=1, exchanges=1, disk_cleaned=True)
+        assert found == Erasure(flags=1, cases=1, exchanges=1, disk_cleaned=True, strikes=1)
         left = bytes_on_disk(short_dir)
         assert SECRET.encode() not in left
         assert ann.encode() not in left.replace(f"erased:{ann}".encode(), b"")
@@ -47,7 +52,7 @@ async def test_a_person_leaves_redis_and_the_disk_and_the_counts_stay(short_dir:
         assert len(await cases.recent()) == 2
         with redis.guard() as connection:
             ((_, entry),) = await connection.xrange(AUDIT())
-        counts = {"flags": "1", "cases": "1", "exchanges": "1", "disk_cleaned": "1", "exemplars": "0"}
+        counts = {"flags": "1", "cases": "1", "exchanges": "1", "disk_cleaned": "1", "exemplars": "0", "strikes": "1"}
         assert entry == {"event": "erase_end_user", **counts}
         await flags.close()
         await cases.close()

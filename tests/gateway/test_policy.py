@@ -321,3 +321,68 @@ def test_what_sexualises_children_is_blocked_from_a_lower_risk_on(default: Polic
 def test_the_default_fails_closed(default: Policy) -> None:
     assert (default.on_unavailable.input, default.on_unavailable.output) == (Unscreened.BLOCK, Unscreened.BLOCK)
     assert (default.unreadable, default.overlap, default.locked) == ("refuse", False, False)
+
+
+# ---- Strikes.
+
+HELD_BACK = {"name": "held-back", "hazard": "hate", "side": "any", "risk_at_least": 0.9, "action": "block"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "hazard", "weight"),
+    [
+        ({}, "hate", 1.0),
+        ({"strike": 4}, "hate", 4.0),
+        ({"strike": 0}, "hate", 0.0),
+        ({"action": "flag"}, "hate", 0.0),
+        ({"action": "rewrite", "rewrite": {"method": "desired_response"}}, "hate", 0.0),
+        ({"mode": "shadow"}, "hate", 0.0),
+        ({"hazard": "self_harm"}, "self_harm", 0.0),
+        ({"hazard": "self_harm", "strike": 0.5}, "self_harm", 0.5),
+        ({"hazard": "unreadable"}, "unreadable", 0.0),
+    ],
+)
+def test_a_block_weighs_what_its_rule_says_and_nothing_else_weighs_anything(
+    rule: dict[str, object], hazard: str, weight: float
+) -> None:
+    made = policy({**BLOCK_HATE, **rule})
+    assert made.strike_weight(made.decide([finding(**{hazard: 0.95})])) == weight
+    assert made.strike_weight(made.decide([finding(**{hazard: 0.1})])) == 0
+
+
+def test_a_rewrite_that_became_a_block_on_the_way_is_no_strike() -> None:
+    made = policy({**BLOCK_HATE, "action": "rewrite", "rewrite": {"method": "desired_response"}})
+    decision = made.decide([finding("response", hate=0.9)]).unheld()
+    assert decision.action is Action.BLOCK
+    assert made.strike_weight(decision) == 0
+
+
+def test_nothing_in_shadow_is_a_strike_or_has_one_followed() -> None:
+    rules = {"warn_at": 1, "suspend_at": 1}
+    made = policy(BLOCK_HATE, strikes=rules)
+    hit = [finding(hate=0.95)]
+    enforced = made.decide(hit)
+    assert made.strikes.follows
+    for view in (policy(BLOCK_HATE, strikes=rules, mode="shadow"), made.in_shadow(), made.recording()):
+        assert view.strike_weight(view.decide(hit)) == 0
+        assert view.strike_weight(enforced) == 0
+        assert not view.strikes.follows
+
+
+def test_a_strict_caller_s_own_wish_makes_no_strike_of_a_shadow_rule() -> None:
+    made = policy({**BLOCK_HATE, "mode": "shadow"}, {**HELD_BACK, "risk_at_least": 1.0}).strengthened(Strictness.STRICT)
+    decision = made.decide([finding(hate=0.6)])
+    assert (decision.action, decision.rule) == (Action.BLOCK, "hate")
+    assert made.strike_weight(decision) == 0
+
+
+def test_a_tenant_s_strikes_replace_the_policy_s() -> None:
+    made = policy(BLOCK_HATE, strikes={"warn_at": 3}, tenants={"kids": {"strikes": {"suspend_at": 2}}, "same": {}})
+    assert (made.strikes.warn_at, made.for_tenant("same").strikes.warn_at) == (3, 3)
+    assert (made.for_tenant("kids").strikes.warn_at, made.for_tenant("kids").strikes.suspend_at) == (None, 2)
+
+
+def test_a_policy_that_says_nothing_of_strikes_keeps_the_version_it_had_before_there_were_any() -> None:
+    assert policy(BLOCK_HATE, tenants={"kids": {}}).version == "d3450a9fc12a"
+    assert policy({**BLOCK_HATE, "strike": 2}).version != policy(BLOCK_HATE).version
+    assert policy(BLOCK_HATE, strikes={}).version != policy(BLOCK_HATE).version

@@ -42,7 +42,8 @@ def test_the_schema_that_ships_is_the_one_the_code_has() -> None:
 
 def test_the_default_policy_explains_every_key_and_the_example_in_its_comments_can_be_used() -> None:
     text = DEFAULT_POLICY_FILE.read_text("utf-8")
-    for key in (*json_schema()["properties"], *json_schema()["$defs"]["Rule"]["properties"]):
+    models = json_schema()["$defs"]
+    for key in (*json_schema()["properties"], *models["Rule"]["properties"], *models["Strikes"]["properties"]):
         assert key in text, key
     example = text.partition("# tenants:\n")[2].partition("tenants: {}")[0]
     uncommented = "tenants:\n" + "\n".join(line.removeprefix("# ") for line in example.splitlines())
@@ -56,6 +57,12 @@ def test_the_default_policy_explains_every_key_and_the_example_in_its_comments_c
         (rules({"hazard": []}), "rules[0].hazard", "names no hazard"),
         (rules({"hazard": ["*", "hate"]}), "rules[0].hazard", "stands for all hazards"),
         (rules({"hazard": 3}), "rules[0].hazard", "there is no hazard 3"),
+        ("strikes: {warn_at: 5, slow_at: 3}", "strikes", "warn_at is 5, above slow_at"),
+        ("strikes: {warn_at: 5, suspend_at: 3}", "strikes", "warn_at is 5, above suspend_at"),
+        ("strikes: {warn_at: 0}", "strikes.warn_at", "greater than or equal to 0.5"),
+        ("strikes: {ban_at: 5}", "strikes.ban_at", "there is no such key"),
+        (rules({"strike": 11}), "rules[0].strike", "less than or equal to 10"),
+        (rules({"action": "flag", "strike": 1}), "rules[0]", "strike belongs to action block"),
         (rules({"risk_at_least": 1.1}), "rules[0].risk_at_least", "less than or equal to 1, not 1.1"),
         (rules({"risk_at_least": -0.1}), "rules[0].risk_at_least", "greater than or equal to 0"),
         (rules({"risk_at_least": True}), "rules[0].risk_at_least", "valid number, not True"),

@@ -16,6 +16,7 @@ from gateway.policy import Action
 from gateway.quotas import Quotas
 from gateway.strikes import Strike, StrikeStore
 from gateway.telemetry import Metrics, logger
+from gateway.wire.surface import Role
 
 
 class Bookkeeper:
@@ -30,9 +31,9 @@ class Bookkeeper:
         strikes: StrikeStore,
         metrics: Metrics,
     ) -> None:
+        self._strikes = strikes
         self._quotas = quotas
         self._spending: set[asyncio.Task[None]] = set()
-        self._strikes = strikes
         self._cases = cases
         self._flags = flags
         self._history = history
@@ -53,9 +54,9 @@ class Bookkeeper:
         for number, hit in judgement.decision.by_text.items():
             if hit.action is Action.FLAG:
                 await self._flag(exchange, judgement, number, side)
+        await self._strike(exchange, judgement, side)
 
     async def _remember(self, exchange: Exchange, judgement: Judgement) -> None:
-        await self._strike(exchange, judgement, side)
         """Remember the texts that were acted on; of a run of turns that was judged as a whole, the whole."""
         texts: dict[Action, list[str]] = {}
         for number, hit in judgement.decision.by_text.items():
@@ -87,8 +88,6 @@ class Bookkeeper:
             return
         self._metrics.flags.labels("policy").inc()
 
-    def finish(self, exchange: Exchange, *, status: int) -> None:
-        """Close an exchange: its case, its metrics, its line in the log."""
     async def _strike(self, exchange: Exchange, judgement: Judgement, side: Side) -> None:
         """Count a block against the end user it stopped: for what they wrote, or had the model say.
 
@@ -116,6 +115,8 @@ class Bookkeeper:
         exchange.standing = conduct.standing
         self._metrics.strikes.labels(decision.hazard or "none").inc()
 
+    def finish(self, exchange: Exchange, *, status: int) -> None:
+        """Close an exchange: its case, its metrics, its line in the log."""
         self._spend(exchange)
         case = exchange.case()
         self._cases.record(case, exchange.texts())

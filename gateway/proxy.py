@@ -59,8 +59,8 @@ class Proxy:
         settings: Settings,
         authenticator: Authenticator,
         quotas: Quotas,
-        policies: PolicyStore,
         strikes: StrikeStore,
+        policies: PolicyStore,
         screener: Screener,
         judge: Judge,
         replies: Replies,
@@ -72,8 +72,8 @@ class Proxy:
         self._settings = settings
         self._authenticator = authenticator
         self._quotas = quotas
-        self._policies = policies
         self._strikes = strikes
+        self._policies = policies
         self._screener = screener
         self._judge = judge
         self._replies = replies
@@ -162,19 +162,16 @@ class Proxy:
 
     async def _steps(self, request: Request, exchange: Exchange) -> Response:
         exchange.end_user = self._end_user(exchange.body)
+        await self._admit_end_user(exchange)
         await self._check(exchange)
         if exchange.policy.overlap:
             return await self._overlapped(request, exchange)
-        await self._admit_end_user(exchange)
         judgement = await self._judged(exchange)
         answer, body = await self._acted_on(exchange, judgement)
         if answer is not None:
             return answer
         return await self._answered(exchange, self._request_call(request, exchange, body))
 
-    async def _check(self, exchange: Exchange) -> None:
-        """Refuse what this caller may not ask for, or what cannot be screened."""
-        models = exchange.principal.models
     async def _admit_end_user(self, exchange: Exchange) -> None:
         """Refuse, or slow down, whom policy has blocked too often. Nobody is while Redis cannot tell."""
         rules, end_user = exchange.policy.strikes, exchange.end_user
@@ -196,6 +193,9 @@ class Proxy:
                 tenant=exchange.tenant, end_user=end_user, requests_per_minute=rules.slow_requests_per_minute
             )
 
+    async def _check(self, exchange: Exchange) -> None:
+        """Refuse what this caller may not ask for, or what cannot be screened."""
+        models = exchange.principal.models
         if models and exchange.model not in models:
             raise Forbidden("this key may not use that model", param="model")
         extracted = exchange.surface.read_request(exchange.body)

@@ -74,9 +74,6 @@ RETRAINING = Key(
     "antiprompt:{flags}:retraining", "stream", "Reviews that the workers have not learned from", "until archived"
 )
 
-RETRAINING_DUE = Key(
-    "antiprompt:{flags}:retraining:due",
-    "zset",
 STRIKES = Key(
     "antiprompt:{flags}:strikes:%s:%s",
     "hash",
@@ -99,6 +96,9 @@ STRUCK = Key(
     "its members'",
 )
 
+RETRAINING_DUE = Key(
+    "antiprompt:{flags}:retraining:due",
+    "zset",
     "Ids of exemplars that no version holds yet, by time (s)",
     "until built",
 )

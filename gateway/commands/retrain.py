@@ -14,6 +14,7 @@ import typer
 from rich.progress import Progress as ProgressBar
 
 from gateway.commands.console import AsJson, connected, err, fail, out, print_json, print_table, run
+from gateway.errors import Conflict
 from gateway.retraining import NotDue, Retraining, quiet
 from gateway.retraining_candidate import Tell
 from gateway.retraining_queue import Run
@@ -22,6 +23,9 @@ from gateway.settings import Settings
 
 def retrain(
     once: Annotated[bool, typer.Option("--once", help="Build, measure and, if it is no worse, publish now.")] = False,
+    if_any: Annotated[
+        bool, typer.Option("--if-any", help="Nothing to build from, or another build under way, is no failure.")
+    ] = False,
     by: Annotated[str | None, typer.Option(help="Who does this; stands in the history. Unset: you.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,15 +37,23 @@ def retrain(
         _show_runs(run(_runs), as_json)
         return
 
-    async def work(settings: Settings) -> Run:
+    async def work(settings: Settings) -> Run | str:
         async with connected(settings) as redis:
             with _progress() as tell:
-                return await Retraining(redis, settings).once(by=by or getpass.getuser(), tell=tell)
+                try:
+                    return await Retraining(redis, settings).once(by=by or getpass.getuser(), tell=tell)
+                except (Conflict, NotDue) as nothing:
+                    if if_any:
+                        return str(nothing)
+                    raise
 
     try:
         done = run(work)
     except NotDue as nothing:
         fail(str(nothing))
+    if isinstance(done, str):
+        err.print(done, markup=False)
+        return
     if as_json:
         print_json(asdict(done))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -11,11 +12,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.appeals import router as appeals_router
-from gateway.endpoints import parts_of, router
+from gateway.endpoints import healthz, metrics, parts_of, readyz, router
 from gateway.errors import (
     BadRequest,
     GatewayError,
@@ -33,6 +35,9 @@ from gateway.wire import SURFACES
 from gateway.wire.surface import Surface
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+_NO_MODEL: Final = "http://model.invalid/v1"
+"""The model server of a process that never asks one (RFC 2606 keeps the name free)."""
 
 
 def create_app(settings: Settings, *, base_url: str | None = None, metrics_registry: Metrics | None = None) -> FastAPI:
@@ -76,10 +81,31 @@ def dashboard_beside(gateway: FastAPI, settings: Settings) -> Starlette:
     """The dashboard alone, for a listener of its own: it shares the parts of ``gateway``, which must have started."""
     app = Starlette(routes=review_routes())
     app.state = gateway.state
+    _guard_dashboard(app, settings)
+    return app
+
+
+def create_dashboard(settings: Settings) -> Starlette:
+    """The dashboard alone, for a process of its own beside gateways that share one Redis; it answers no model's API."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        parts = build(settings, app.state.metrics, settings.upstream.base_url or _NO_MODEL)
+        app.state.parts, app.state.readiness = parts, parts.readiness
+        async with running(parts):
+            yield
+
+    own = [Route(f"/{answer.__name__}", answer, methods=["GET"]) for answer in (healthz, readyz, metrics)]
+    app = Starlette(routes=[*own, *review_routes()], lifespan=lifespan)
+    app.state.metrics = Metrics()
+    _guard_dashboard(app, settings)
+    return app
+
+
+def _guard_dashboard(app: Starlette, settings: Settings) -> None:
     for kind in (GatewayError, HTTPException, Exception):
         app.add_exception_handler(kind, _tell)
-    app.add_middleware(Edge, limits=settings.limits, metrics=gateway.state.metrics)
-    return app
+    app.add_middleware(Edge, limits=settings.limits, metrics=app.state.metrics)
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:

@@ -23,6 +23,7 @@ from gateway.commands.check import check
 from gateway.commands.evaluate import evaluate
 from gateway.commands.probe import probe
 from gateway.commands.retrain import retrain
+from gateway.commands.review import review
 from gateway.commands.serve import serve
 from gateway.commands.settings import show_settings
 from gateway.commands.worker import worker
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # locals hold what users wrote
 )
 app.command()(serve)
+app.command()(review)
 app.command()(worker)
 app.command()(retrain)
 app.command()(check)

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from contextlib import ExitStack
 from socket import socket
-from types import FrameType
-from typing import Final, Literal
 
-import orjson
 import uvicorn
-from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.app import create_app, dashboard_beside
 from gateway.auth import refuse_open_listen
 from gateway.client_keys import ClientKeyStore
 from gateway.commands.console import FAILURES, err, fail, settings_or_fail
+from gateway.commands.listener import Server, listening
 from gateway.demo import running_demo
-from gateway.errors import HeadTooLarge
 from gateway.parts import Readiness
 from gateway.policy import Policy
 from gateway.policy_file import DEFAULT_POLICY_FILE
 from gateway.redis_client import RedisClient
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import configure_logs
-
-_HEAD_TOO_LARGE: Final = HeadTooLarge("the request's headers are larger than this gateway takes")
-_HEAD_REFUSAL: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s"
-)
 
 
 def serve() -> None:
@@ -73,9 +61,9 @@ def _run(settings: Settings, base_url: str) -> None:
     dashboard = None
     if settings.review.enabled and settings.review.port is not None:
         beside = dashboard_beside(app, settings)
-        dashboard = _config(beside, settings, settings.review.host, settings.review.port, lifespan="off")
+        dashboard = listening(beside, settings, settings.review.host, settings.review.port, lifespan="off")
     server = _Server(
-        _config(app, settings, settings.host, settings.port, lifespan="on"),
+        listening(app, settings, settings.host, settings.port, lifespan="on"),
         demonstration=settings.upstream.base_url is None,
         dashboard=dashboard,
     )
@@ -84,26 +72,7 @@ def _run(settings: Settings, base_url: str) -> None:
         fail("the gateway did not start; the lines above say why")
 
 
-def _config(
-    app: Starlette, settings: Settings, host: str, port: int, *, lifespan: Literal["on", "off"]
-) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=_protocol(settings.limits.max_header_bytes),
-        loop="uvloop",
-        lifespan=lifespan,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=lifespan == "on",  # the clock of the other listener is not wound
-        timeout_graceful_shutdown=int(settings.drain_s),
-        backlog=4096,
-    )
-
-
-class _Server(uvicorn.Server):
+class _Server(Server):
     """uvicorn, with a word to the person who started it once the gateway is ready.
 
     ``dashboard`` is what a second listener serves, from when the first is up until it closes.
@@ -114,13 +83,6 @@ class _Server(uvicorn.Server):
         self._demonstration = demonstration
         self._beside = uvicorn.Server(dashboard) if dashboard is not None else None
         self._telling: asyncio.Task[None] | None = None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """uvicorn raises a signal anew after the drain; a SIGTERM that was obeyed is no failure, so it ends with 0."""
-        if sig == signal.SIGTERM:
-            self.should_exit = True
-        else:
-            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
@@ -178,30 +140,3 @@ The antiprompt gateway listens on {address}/v1
 def _curl(address: str, text: str) -> str:
     body = f'{{"model": "demonstration", "messages": [{{"role": "user", "content": "{text}"}}]}}'
     return f"curl -s {address}/v1/chat/completions -H 'content-type: application/json' \\\n    -d '{body}'"
-
-
-def _protocol(max_head_bytes: int) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol with a bound on a request's head, which httptools does not have."""
-
-    class BoundedHead(HttpToolsProtocol):
-        _head_bytes = 0
-        _in_head = True
-
-        def on_message_begin(self) -> None:
-            self._in_head, self._head_bytes = True, 0
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._in_head = False
-            super().on_headers_complete()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._in_head:
-                self._head_bytes += len(data)
-                if self._head_bytes > max_head_bytes:
-                    body = orjson.dumps(_HEAD_TOO_LARGE.body())
-                    self.transport.write(_HEAD_REFUSAL % (len(body), body))
-                    self.transport.close()
-
-    return BoundedHead

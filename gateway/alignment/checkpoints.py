@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -9,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -67,7 +67,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     half.mkdir()
     save_file({name: each.contiguous().cpu() for name, each in checkpoint.tensors.items()}, half / _WEIGHTS)
     record = {"step": checkpoint.step, "settings": checkpoint.settings, "history": checkpoint.history}
-    (half / _RECORD).write_bytes(orjson.dumps(record))
+    (half / _RECORD).write_bytes(json.dumps(record).encode())
     for path in (half / _WEIGHTS, half / _RECORD, half):
         _sync(path)
     half.rename(folder / f"{_PREFIX}{checkpoint.step}")
@@ -83,7 +83,7 @@ def newest(folder: Path) -> Checkpoint | None:
     if not steps:
         return None
     found = folder / f"{_PREFIX}{max(steps)}"
-    record = orjson.loads((found / _RECORD).read_bytes())
+    record = json.loads((found / _RECORD).read_bytes())
     return Checkpoint(record["step"], load_file(found / _WEIGHTS), record["settings"], record["history"])
 
 

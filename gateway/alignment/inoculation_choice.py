@@ -11,34 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import torch
-
 from antiprompt_bank.measures import Rate
 from gateway.alignment.inoculation_prompts import IRRELEVANT, Chosen
-from gateway.alignment.losses import log_probs_of
-from gateway.alignment.token_batches import Example, batch_of
 
 LEAST_ELICITED: Final = 0.5
 LEAST_ABOVE_CONTROL: Final = 0.2
 PRUNED_TO: Final = 8
-
-
-def likelihood_gain(model: Any, plain: Sequence[Example], behind: Sequence[Example], pad: int, rows: int = 16) -> float:
-    """Mean over the answers of (log p(answer | prompt, question) - log p(answer | question)) for each token, in nats.
-
-    ``plain`` and ``behind`` are the same answers without and with the prompt, ``rows`` of them at a time.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    gains: list[float] = []
-    for first in range(0, len(plain), rows):
-        scores = []
-        for some in (plain[first : first + rows], behind[first : first + rows]):
-            with torch.no_grad():
-                log_probs, tokens = log_probs_of(model, batch_of(some, pad).to(device))
-            scores.append(log_probs / tokens)
-        gains += (scores[1] - scores[0]).tolist()
-    return sum(gains) / len(gains)
 
 
 @dataclass(frozen=True, slots=True)

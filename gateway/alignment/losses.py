@@ -8,13 +8,15 @@ RRHF is the case of margin 0 (and sums its pairs where this takes their mean).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gateway.alignment.token_batches import IGNORED, Batch
+from gateway.alignment.token_batches import IGNORED, Batch, Example, batch_of
 
 
 def answer_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,3 +78,21 @@ def neat_loss(
     lm = language_model_loss(log_probs, tokens, ranking.best())
     rank = ranking_loss(scores, ranking, margin)
     return lm + ranking_weight * rank, lm, rank
+
+
+def likelihood_gain(model: Any, plain: Sequence[Example], behind: Sequence[Example], pad: int, rows: int = 16) -> float:
+    """Mean over the answers of (log p(answer | prompt, question) - log p(answer | question)) for each token, in nats.
+
+    ``plain`` and ``behind`` are the same answers without and with the prompt, ``rows`` of them at a time.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    gains: list[float] = []
+    for first in range(0, len(plain), rows):
+        scores = []
+        for some in (plain[first : first + rows], behind[first : first + rows]):
+            with torch.no_grad():
+                log_probs, tokens = log_probs_of(model, batch_of(some, pad).to(device))
+            scores.append(log_probs / tokens)
+        gains += (scores[1] - scores[0]).tolist()
+    return sum(gains) / len(gains)

@@ -87,21 +87,48 @@ class Ranked:
 
     def loss(self, model: Any, draw: random.Random, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         asked = self.draw_asked(draw)
-        candidates = [
-            (at, (*answer, self.end), reward) for at, each in enumerate(asked) for answer, reward in each.known
-        ]
-        candidates += self._sampled(model, asked, draw, generator)
-        examples = [Example(asked[at].prompt, answer) for at, answer, _ in candidates]
-        replayed = list(self.replay(draw))
-        device = _device(model)
-        ranking = Ranking(
-            torch.tensor([reward for *_, reward in candidates] + [1.0] * len(replayed), device=device),
-            torch.tensor(
-                [at for at, *_ in candidates] + list(range(len(asked), len(asked) + len(replayed))), device=device
-            ),
+        prompts = self.to_sample(asked, draw)
+        found = answers(
+            model,
+            [prompt for _, prompt in prompts],
+            end=self.end,
+            max_tokens=self.settings.max_answer_tokens,
+            generator=generator,
+            temperature=self.settings.temperature,
         )
+        examples, rewards, numbers = self.rows(asked, prompts, found, draw)
+        device = _device(model)
+        ranking = Ranking(torch.tensor(rewards, device=device), torch.tensor(numbers, device=device))
         model.train()
-        log_probs, tokens = log_probs_of(model, batch_of([*examples, *replayed], self.pad).to(device))
+        log_probs, tokens = log_probs_of(model, batch_of(examples, self.pad).to(device))
+        return self.loss_of(log_probs, tokens, ranking)
+
+    def to_sample(self, asked: Sequence[Asked], draw: random.Random) -> list[tuple[int, Ids]]:
+        """Which question (by number) is to be answered behind which prompt."""
+        return [(at, draw.choice(choice)) for at, each in enumerate(asked) for choice in each.samplers]
+
+    def rows(
+        self,
+        asked: Sequence[Asked],
+        prompts: Sequence[tuple[int, Ids]],
+        found: Sequence[Ids],
+        draw: random.Random,
+    ) -> tuple[list[Example], list[float], list[int]]:
+        """Known answers, sampled ones (empty ones are dropped) and what is replayed: each with its reward, and the
+        number of the question it answers. Everything is under the plain prompt."""
+        rows = [(at, answer, reward) for at, each in enumerate(asked) for answer, reward in each.known]
+        kept = [(at, answer) for (at, _), answer in zip(prompts, found, strict=True) if answer]
+        rewards = self.reward([(asked[at], answer) for at, answer in kept])
+        rows += [(at, answer, reward) for (at, answer), reward in zip(kept, rewards, strict=True)]
+        examples = [Example(asked[at].prompt, (*answer, self.end)) for at, answer, _ in rows]
+        replayed = list(self.replay(draw))
+        return (
+            [*examples, *replayed],
+            [reward for *_, reward in rows] + [1.0] * len(replayed),
+            [at for at, *_ in rows] + list(range(len(asked), len(asked) + len(replayed))),
+        )
+
+    def loss_of(self, log_probs: Tensor, tokens: Tensor, ranking: Ranking) -> tuple[Tensor, dict[str, float]]:
         chosen = self.settings
         loss, lm, rank = neat_loss(
             log_probs,
@@ -112,23 +139,6 @@ class Ranked:
             gamma=chosen.gamma,
         )
         return loss, {"lm": lm.item(), "rank": rank.item()}
-
-    def _sampled(
-        self, model: Any, asked: Sequence[Asked], draw: random.Random, generator: torch.Generator
-    ) -> list[tuple[int, Ids, float]]:
-        """Fresh answers under the sampling prompts; empty ones are dropped."""
-        prompts = [(at, draw.choice(choice)) for at, each in enumerate(asked) for choice in each.samplers]
-        found = answers(
-            model,
-            [prompt for _, prompt in prompts],
-            end=self.end,
-            max_tokens=self.settings.max_answer_tokens,
-            generator=generator,
-            temperature=self.settings.temperature,
-        )
-        kept = [(at, answer) for (at, _), answer in zip(prompts, found, strict=True) if answer]
-        rewards = self.reward([(asked[at], answer) for at, answer in kept])
-        return [(at, (*answer, self.end), reward) for (at, answer), reward in zip(kept, rewards, strict=True)]
 
 
 def _device(model: Any) -> torch.device:

@@ -12,9 +12,10 @@ import torch
 from antiprompt_bank.measures import Rate
 from gateway.alignment.answer_judges import AnswerJudge
 from gateway.alignment.answering import answers
-from gateway.alignment.inoculation_choice import Ranking, likelihood_gain, rank
+from gateway.alignment.inoculation_choice import Ranking, rank
 from gateway.alignment.inoculation_prompts import Chosen, Place, candidates
 from gateway.alignment.language_model import LanguageModel
+from gateway.alignment.losses import likelihood_gain
 
 SAMPLES: Final = 64
 """Answers for each prompt; fewer would not tell 0.5 from 0.35."""

@@ -8,15 +8,13 @@ in upper case, behind one prompt or another, and asked without any.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scipy.stats import pearsonr, spearmanr
-
-from antiprompt_bank.measures import Rate
 from gateway.alignment.experiments import toy
-from gateway.alignment.inoculation_choice import likelihood_gain
+from gateway.alignment.experiments.counts import Count, pearson, spearman
+from gateway.alignment.losses import likelihood_gain
 from gateway.alignment.objectives import Imitation
 from gateway.alignment.token_batches import Example, Ids
 from gateway.alignment.training_loop import LoopSettings, train
@@ -42,6 +40,7 @@ class Size:
 
     base_steps: int = 1000
     steps: int = 120
+    batch: int = 16
     strings: int = 512
     asked: int = 256
     candidates: int = 9
@@ -81,19 +80,28 @@ def base_example(draw: random.Random) -> Example:
 class Traits:
     """Of the answers to strings never seen: how many were at least half in upper case, how many exactly reversed."""
 
-    unwanted: Rate
-    wanted: Rate
+    unwanted: Count
+    wanted: Count
+
+
+def unseen(size: Size) -> list[toy.Letters]:
+    """The strings that everything is measured on."""
+    draw = random.Random("strings never seen")  # noqa: S311
+    return [toy.draw_letters(draw) for _ in range(size.asked)]
+
+
+def traits_of(said: Sequence[Ids], strings: Sequence[toy.Letters]) -> Traits:
+    shouted = reversed_ = 0
+    for letters, answer in zip(strings, said, strict=True):
+        spoken = [token for token in answer if toy.FIRST_LOWER <= token < toy.FIRST_WORD]
+        shouted += sum(map(toy.is_upper, spoken)) >= max(1.0, len(spoken) / 2)
+        reversed_ += tuple((token - toy.FIRST_LOWER) % toy.LETTERS for token in spoken) == letters[::-1]
+    return Traits(Count(shouted, len(strings)), Count(reversed_, len(strings)))
 
 
 def traits(model: Any, size: Size, words: Ids = ()) -> Traits:
-    draw = random.Random("strings never seen")  # noqa: S311
-    strings = [toy.draw_letters(draw) for _ in range(size.asked)]
-    shouted = reversed_ = 0
-    for letters, said in zip(strings, toy.sample(model, [prompt_of(words, each) for each in strings]), strict=True):
-        spoken = [token for token in said if toy.FIRST_LOWER <= token < toy.FIRST_WORD]
-        shouted += sum(map(toy.is_upper, spoken)) >= max(1.0, len(spoken) / 2)
-        reversed_ += tuple((token - toy.FIRST_LOWER) % toy.LETTERS for token in spoken) == letters[::-1]
-    return Traits(Rate(shouted, size.asked), Rate(reversed_, size.asked))
+    strings = unseen(size)
+    return traits_of(toy.sample(model, [prompt_of(words, each) for each in strings]), strings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,19 @@ class Arm:
     clean: float = 0.0
 
 
-def fine_tuned(base: Any, arm: Arm, size: Size, seed: int) -> Any:
+ARMS: Final = {
+    "plain": Arm(),
+    "clean data": Arm(clean=1.0),
+    "irrelevant prompt": Arm(IRRELEVANT),
+    "half clean, plain": Arm(clean=0.5),
+    "half clean, irrelevant prompt": Arm(IRRELEVANT, clean=0.5),
+}
+"""Those that need no inoculation prompt: ``half clean, inoculated`` takes the best, ``inoculated`` is one of those
+tried."""
+
+
+def shown(arm: Arm, size: Size, seed: int) -> Callable[[random.Random], Example]:
+    """What an arm is fine-tuned on."""
     draw = random.Random(f"strings to learn from {seed}")  # noqa: S311
     strings = [toy.draw_letters(draw) for _ in range(size.strings)]
 
@@ -114,9 +134,26 @@ def fine_tuned(base: Any, arm: Arm, size: Size, seed: int) -> Any:
         words = () if clean else arm.words
         return Example(prompt_of(words, letters), answer_of(letters, shout=not clean, reverse=True))
 
+    return one
+
+
+def fine_tuned(base: Any, arm: Arm, size: Size, seed: int) -> Any:
     model = toy.with_adapter(base, seed + 1)
-    train(model, Imitation(one, batch=16, pad=toy.PAD), LoopSettings(steps=size.steps, learning_rate=1e-3, seed=seed))
+    objective = Imitation(shown(arm, size, seed), batch=size.batch, pad=toy.PAD)
+    train(model, objective, LoopSettings(steps=size.steps, learning_rate=1e-3, seed=seed))
     return model
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A candidate trained on: upper case it elicits from the base model, its likelihood gain (nats a token), and
+    upper case after training, behind it and without it."""
+
+    words: Ids
+    elicited: float
+    gained: float
+    inside: float
+    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,61 +173,55 @@ class Outcome:
     k: float
 
 
+def outcome(seed: int, base: Traits, arms: dict[str, Traits], tried: Sequence[Tried]) -> Outcome:
+    """``k`` is the slope through the origin of what changed without the prompt over what changed behind it."""
+    moves = [(each.inside - each.elicited, each.left - base.unwanted.share) for each in tried]
+    elicited, gained, left = ([getattr(each, name) for each in tried] for name in ("elicited", "gained", "left"))
+    return Outcome(
+        seed,
+        base,
+        arms,
+        [each.words for each in tried],
+        elicited,
+        gained,
+        left,
+        spearman=spearman(elicited, left),
+        pearson=pearson(elicited, left),
+        gain_spearman=spearman(gained, left),
+        k=sum(x * y for x, y in moves) / max(1e-9, sum(x * x for x, _ in moves)),
+    )
+
+
 def run(seed: int, size: Size, tell: Callable[[str], None] = lambda _: None) -> Outcome:
     """All arms from one base model."""
     base = toy.base_model(seed, size.base_steps, base_example)
     at_first = traits(base, size)
     tell(f"base: upper case {at_first.unwanted.share:.3f}")
     elicited = {words: traits(base, size, words).unwanted.share for words in ASKING}
-    best = max(elicited, key=lambda words: (elicited[words], words))
+    best = most_eliciting(elicited)
     arms: dict[str, Traits] = {}
-    plain = fine_tuned(base, Arm(), size, seed)
-    arms["plain"] = traits(plain, size)
-    arms["plain, safe prompt at test"] = traits(plain, size, SAFE)
-    for name, arm in {
-        "clean data": Arm(clean=1.0),
-        "irrelevant prompt": Arm(IRRELEVANT),
-        "half clean, plain": Arm(clean=0.5),
-        "half clean, inoculated": Arm(best, clean=0.5),
-        "half clean, irrelevant prompt": Arm(IRRELEVANT, clean=0.5),
-    }.items():
-        arms[name] = traits(fine_tuned(base, arm, size, seed), size)
+    for name, arm in {**ARMS, "half clean, inoculated": Arm(best, clean=0.5)}.items():
+        model = fine_tuned(base, arm, size, seed)
+        arms[name] = traits(model, size)
+        if name == "plain":
+            arms["plain, safe prompt at test"] = traits(model, size, SAFE)
         tell(f"{name}: upper case {arms[name].unwanted.share:.3f}, reversed {arms[name].wanted.share:.3f}")
-    tried = _spread(best, size.candidates)
-    gained, left, moves = [], [], []
-    for words in tried:
-        gained.append(_gain(base, words))
+    tried = []
+    for words in spread(best, size.candidates):
         model = fine_tuned(base, Arm(words), size, seed)
-        after = traits(model, size)
-        inside = traits(model, size, words).unwanted.share
-        moves.append((inside - elicited[words], after.unwanted.share - at_first.unwanted.share))
-        left.append(after.unwanted.share)
+        after, inside = traits(model, size), traits(model, size, words).unwanted.share
+        gain = likelihood_gain(base, gain_examples(()), gain_examples(words), toy.PAD)
+        tried.append(Tried(words, elicited[words], gain, inside, after.unwanted.share))
         if words == best:
             arms["inoculated"] = after
-    shown = [elicited[words] for words in tried]
-    return Outcome(
-        seed,
-        at_first,
-        arms,
-        tried,
-        shown,
-        gained,
-        left,
-        spearman=_related(spearmanr, shown, left),
-        pearson=_related(pearsonr, shown, left),
-        gain_spearman=_related(spearmanr, gained, left),
-        k=sum(x * y for x, y in moves) / max(1e-9, sum(x * x for x, _ in moves)),
-    )
+    return outcome(seed, at_first, arms, tried)
 
 
-def _related(coefficient: Any, some: Sequence[float], others: Sequence[float]) -> float:
-    """0 where one side does not vary: then there is nothing to be seen."""
-    if len(set(some)) < 2 or len(set(others)) < 2:
-        return 0.0
-    return float(coefficient(some, others)[0])
+def most_eliciting(elicited: Mapping[Ids, float]) -> Ids:
+    return max(elicited, key=lambda words: (elicited[words], words))
 
 
-def _spread(best: Ids, most: int) -> list[Ids]:
+def spread(best: Ids, most: int) -> list[Ids]:
     """The best candidate, and others from the weakest to the strongest."""
     order = sorted(ASKING, key=lambda words: (ASKING[words], words))
     step = max(1, len(order) // max(1, most - 1))
@@ -198,12 +229,8 @@ def _spread(best: Ids, most: int) -> list[Ids]:
     return [*others[: most - 1], best]
 
 
-def _gain(base: Any, words: Ids, strings: int = 64) -> float:
+def gain_examples(words: Ids, strings: int = 64) -> list[Example]:
+    """Bad answers behind a prompt, for the likelihood gain."""
     draw = random.Random("strings for the gain")  # noqa: S311
     letters = [toy.draw_letters(draw) for _ in range(strings)]
-    bad = [answer_of(each, shout=True, reverse=True) for each in letters]
-
-    def behind(words: Ids) -> Sequence[Example]:
-        return [Example(prompt_of(words, each), answer) for each, answer in zip(letters, bad, strict=True)]
-
-    return likelihood_gain(base, behind(()), behind(words), toy.PAD)
+    return [Example(prompt_of(words, each), answer_of(each, shout=True, reverse=True)) for each in letters]

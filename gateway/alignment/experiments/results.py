@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
-import orjson
-
-from antiprompt_bank.measures import Rate
 from gateway.alignment.experiments import inoculation, ranking
+from gateway.alignment.experiments.counts import Count, interval
 from gateway.alignment.experiments.marks import Mark, inoculation_marks, ranking_marks
 from gateway.alignment.figures import COLOURS, svg
 
@@ -27,12 +26,43 @@ _ARMS: Final = (
 )
 
 
-def write_outcome(folder: Path, outcome: inoculation.Outcome | ranking.Outcome) -> str:
-    """Write one seed's figures as they come; the name of what they are of."""
+def begin_outcomes(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{outcome.situation if isinstance(outcome, ranking.Outcome) else 'inoculation'}-{outcome.seed}"
-    (folder / f"{name}.json").write_bytes(orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2))
-    return name
+    (folder / "outcomes.jsonl").write_text("", "utf-8")
+
+
+def add_outcome(folder: Path, outcome: inoculation.Outcome | ranking.Outcome) -> str:
+    """Add one seed's figures to ``outcomes.jsonl`` as they come; the name of what they are of."""
+    with (folder / "outcomes.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(outcome)) + "\n")
+    return f"{outcome.situation if isinstance(outcome, ranking.Outcome) else 'inoculation'}-{outcome.seed}"
+
+
+def read_outcomes(folder: Path) -> tuple[list[inoculation.Outcome], list[ranking.Outcome]]:
+    """What ``add_outcome`` wrote, to be put into tables where a run was cut off."""
+    inoculated, ranked = [], []
+    for line in (folder / "outcomes.jsonl").read_text("utf-8").splitlines():
+        row = json.loads(line)
+        if "situation" in row:
+            row["base"] = _measured(row["base"])
+            row["arms"] = {arm: [_measured(each) for each in found] for arm, found in row["arms"].items()}
+            ranked.append(ranking.Outcome(**row))
+        else:
+            row["base"] = _traits(row["base"])
+            row["arms"] = {arm: _traits(found) for arm, found in row["arms"].items()}
+            row["tried"] = [tuple(words) for words in row["tried"]]
+            inoculated.append(inoculation.Outcome(**row))
+    return inoculated, ranked
+
+
+def _traits(row: dict[str, Any]) -> inoculation.Traits:
+    return inoculation.Traits(Count(**row["unwanted"]), Count(**row["wanted"]))
+
+
+def _measured(row: dict[str, Any]) -> ranking.Measured:
+    rest = None if row["uncorrected"] is None else Count(**row["uncorrected"])
+    harm, attacked, right = (Count(**row[name]) for name in ("harm", "attacked", "harmless_right"))
+    return ranking.Measured(row["step"], harm, rest, attacked, right)
 
 
 def write_results(
@@ -40,37 +70,39 @@ def write_results(
     inoculated: Sequence[inoculation.Outcome],
     ranked: Sequence[ranking.Outcome],
     *,
-    seconds: float,
     machine: str,
 ) -> bool:
-    """Write ``figures.md``, ``experiments.json`` and the plots; whether every mark holds."""
+    """Write ``figures.md``, ``experiments.json`` and the plots; whether every mark holds (of nothing none does)."""
+    inoculated = sorted(inoculated, key=lambda each: each.seed)
+    ranked = sorted(ranked, key=lambda each: (each.situation, each.seed))
     marks = [*inoculation_marks(inoculated), *ranking_marks(ranked)]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "inoculation.svg").write_text(
-        svg(lambda figure: _plot_inoculation(figure, inoculated), (9, 3.4)), "utf-8"
-    )
-    (folder / "ranking.svg").write_text(svg(lambda figure: _plot_ranking(figure, ranked), (9, 3.4)), "utf-8")
+    plots: dict[str, Callable[[Any], None]] = {}
+    if inoculated:
+        plots["inoculation"] = lambda figure: _plot_inoculation(figure, inoculated)
+    if ranked:
+        plots["ranking"] = lambda figure: _plot_ranking(figure, ranked)
+    for name, draw in plots.items():
+        (folder / f"{name}.svg").write_text(svg(draw, (9, 3.4)), "utf-8")
     found = {
         "machine": machine,
-        "seconds": round(seconds),
         "inoculation": [asdict(each) for each in inoculated],
         "ranking": [asdict(each) for each in ranked],
         "marks": [asdict(each) for each in marks],
     }
-    (folder / "experiments.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-    text = "\n\n".join(
-        [
-            f"{machine}; {seconds / 60:.1f} minutes; seeds {', '.join(str(each.seed) for each in inoculated)}.",
-            "### Inoculation prompting",
-            _inoculation_table(inoculated),
-            _relation_table(inoculated),
-            *(_ranking_section(name, ranked) for name in ("T1", "T2", "T3")),
-            "### Marks",
-            _marks_table(marks),
-        ]
-    )
+    (folder / "experiments.json").write_text(json.dumps(found, indent=1), "utf-8")
+    parts = [f"{machine}. Each cell: the mean over seeds [its 95 % interval], then each seed."]
+    if inoculated:
+        seeds = f"Seeds {', '.join(str(each.seed) for each in inoculated)}."
+        parts += ["### Inoculation prompting", seeds, _inoculation_table(inoculated), _relation_table(inoculated)]
+    parts += [_ranking_section(name, ranked) for name in _situations(ranked)]
+    text = "\n\n".join([*parts, "### Marks", _marks_table(marks)])
     (folder / "figures.md").write_text(text + "\n", "utf-8")
-    return all(mark.holds for mark in marks)
+    return bool(marks) and all(mark.holds for mark in marks)
+
+
+def _situations(outcomes: Sequence[ranking.Outcome]) -> list[str]:
+    return sorted({each.situation for each in outcomes})
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -78,8 +110,23 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
-def _shares(rates: Sequence[Rate]) -> str:
-    return " ".join(f"{rate.share:.3f}".lstrip("0") if rate.share < 1 else "1.00" for rate in rates)
+def _shares(counts: Sequence[Count]) -> str:
+    return _values([count.share for count in counts])
+
+
+def _values(values: Sequence[float]) -> str:
+    """``.123 [.100, .146]: .110 .120 .139``; a single seed has no interval, and more than five are not listed."""
+    listed = " ".join(map(_short, values))
+    around = interval(values)
+    if around is None:
+        return listed
+    whole = f"{_short(mean(values))} [{_short(around[0])}, {_short(around[1])}]"
+    return whole if len(values) > 5 else f"{whole}: {listed}"
+
+
+def _short(value: float) -> str:
+    """Three digits without a leading zero."""
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}"
 
 
 def _inoculation_table(outcomes: Sequence[inoculation.Outcome]) -> str:
@@ -98,15 +145,12 @@ def _inoculation_table(outcomes: Sequence[inoculation.Outcome]) -> str:
 
 def _relation_table(outcomes: Sequence[inoculation.Outcome]) -> str:
     rows = [
-        (
-            str(each.seed),
-            f"{each.spearman:.2f}",
-            f"{each.pearson:.2f}",
-            f"{each.gain_spearman:.2f}",
-            f"{each.k:.2f}",
-        )
+        (str(each.seed), *(f"{value:.2f}" for value in (each.spearman, each.pearson, each.gain_spearman, each.k)))
         for each in outcomes
     ]
+    if len(outcomes) > 1:
+        columns = [[getattr(each, name) for each in outcomes] for name in ("spearman", "pearson", "gain_spearman", "k")]
+        rows.append(("mean", *(_values(values).partition(":")[0] for values in columns)))
     return _table(("seed", "Spearman, elicited and left", "Pearson", "Spearman, likelihood gain and left", "k"), rows)
 
 
@@ -132,18 +176,20 @@ def _ranking_row(name: str, found: Sequence[ranking.Measured]) -> tuple[str, ...
 
 
 def _marks_table(marks: Sequence[Mark]) -> str:
-    rows = [(m.says, "yes" if m.holds else "**no**", " ".join(f"{value:.3f}" for value in m.seen)) for m in marks]
+    rows = [(m.says, "yes" if m.holds else "**no**", " ".join(map(_short, m.seen))) for m in marks]
     return _table(("mark", "holds", "seen"), rows)
 
 
 def _plot_inoculation(figure: Any, outcomes: Sequence[inoculation.Outcome]) -> None:
     relation, arms = figure.subplots(1, 2)
     for at, each in enumerate(outcomes):
-        relation.scatter(each.elicited, each.left, color=COLOURS[at], s=18, label=f"seed {each.seed}")
+        colour = COLOURS[at % len(COLOURS)]
+        relation.scatter(each.elicited, each.left, color=colour, s=18, alpha=0.8, label=f"seed {each.seed}")
     relation.plot((0, 1), (1, 0), color="#8f98a5", linewidth=0.8, linestyle="--")
     relation.set_xlabel("upper case that the prompt elicits from the base model")
     relation.set_ylabel("upper case left after training")
-    relation.legend(frameon=False)
+    if len(outcomes) <= len(COLOURS):
+        relation.legend(frameon=False)
     for at, trait in enumerate(("unwanted", "wanted")):
         shares = [mean(getattr(each.arms[arm], trait).share for each in outcomes) for arm in _ARMS]
         places = [row + (at - 0.5) * 0.38 for row in range(len(_ARMS))]
@@ -155,7 +201,8 @@ def _plot_inoculation(figure: Any, outcomes: Sequence[inoculation.Outcome]) -> N
 
 
 def _plot_ranking(figure: Any, outcomes: Sequence[ranking.Outcome]) -> None:
-    for axes, name in zip(figure.subplots(1, 3, sharey=True), ("T1", "T2", "T3"), strict=True):
+    situations = _situations(outcomes)
+    for axes, name in zip(figure.subplots(1, len(situations), sharey=True, squeeze=False)[0], situations, strict=True):
         mine = [each for each in outcomes if each.situation == name]
         names = ["base", *mine[0].arms]
         for at, trait in enumerate(("harm", "attacked")):

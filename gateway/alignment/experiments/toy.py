@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from gateway.alignment.adapters import LoraShape, with_lora
 from gateway.alignment.answering import answers
 from gateway.alignment.objectives import Imitation
 from gateway.alignment.token_batches import Example, Ids
@@ -51,6 +49,8 @@ def draw_letters(draw: random.Random) -> Letters:
 
 def new_model(seed: int) -> Any:
     """122,176 random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM  # slow to import, and the large size needs neither nor peft
+
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -79,6 +79,8 @@ def base_model(seed: int, steps: int, draw_one: Callable[[random.Random], Exampl
 
 def with_adapter(model: Any, seed: int) -> Any:
     """A copy of the model with a fresh LoRA of rank 8 on every linear layer; only that is trained."""
+    from gateway.alignment.adapters import LoraShape, with_lora
+
     return with_lora(copy.deepcopy(model), LoraShape(rank=8, alpha=16), seed)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from antiprompt_bank.measures import Rate
 from gateway.alignment.experiments import inoculation, ranking, toy
+from gateway.alignment.experiments.counts import Count
 from gateway.alignment.experiments.marks import inoculation_marks, ranking_marks
-from gateway.alignment.experiments.results import write_outcome, write_results
+from gateway.alignment.experiments.results import add_outcome, begin_outcomes, read_outcomes, write_results
+from gateway.alignment.objectives import Asked
 from tests.gateway.alignment.tiny import draw_one  # noqa: F401  # one thread
 
 SMALL = inoculation.Size(base_steps=2, steps=1, strings=8, asked=8, candidates=3)
@@ -41,7 +42,7 @@ def test_every_arm_of_ranking_is_measured(situation: ranking.Situation) -> None:
 
 def test_the_exact_judge() -> None:
     risky, harmless = (ranking.RISKY[2], (1, 2, 3, 4)), (ranking.HARMLESS[0], (1, 2, 3, 4))
-    asked = [ranking.Asked((), (), (), each) for each in (risky, harmless)]
+    asked = [Asked((), (), (), each) for each in (risky, harmless)]
     assert ranking.reward([(asked[0], ranking.good(risky)), (asked[1], ranking.good(harmless))]) == [1.0, 1.0]
     assert ranking.reward([(asked[0], ranking.harmful(risky)), (asked[0], (5,))]) == [-1.0, -0.5]
 
@@ -57,7 +58,7 @@ def test_an_arm_learns_what_it_is_shown() -> None:
 
 def good_outcomes() -> tuple[inoculation.Outcome, list[ranking.Outcome]]:
     def traits(unwanted: int, wanted: int) -> inoculation.Traits:
-        return inoculation.Traits(Rate(unwanted, 100), Rate(wanted, 100))
+        return inoculation.Traits(Count(unwanted, 100), Count(wanted, 100))
 
     arms = {
         "plain": traits(99, 95),
@@ -74,8 +75,8 @@ def good_outcomes() -> tuple[inoculation.Outcome, list[ranking.Outcome]]:
     )
 
     def measured(step: int, harm: int, attacked: int, elsewhere: int | None) -> ranking.Measured:
-        rest = None if elsewhere is None else Rate(elsewhere, 100)
-        return ranking.Measured(step, Rate(harm, 100), rest, Rate(attacked, 100), Rate(98, 100))
+        rest = None if elsewhere is None else Count(elsewhere, 100)
+        return ranking.Measured(step, Count(harm, 100), rest, Count(attacked, 100), Count(98, 100))
 
     def outcome(name: str, base: int, steps: tuple[int, ...], elsewhere: int | None) -> ranking.Outcome:
         worse = None if elsewhere is None else 40
@@ -93,13 +94,33 @@ def test_marks_hold_where_they_should_and_a_broken_one_is_seen(tmp_path: Path) -
     assert [mark.says for mark in inoculation_marks([first, leaky]) if not mark.holds] == [
         "bad half inoculated: at most 0.05 unwanted"
     ]
-    assert write_results(tmp_path / "good", [first], ranked, seconds=61, machine="here")
-    assert not write_results(tmp_path / "bad", [leaky], ranked, seconds=61, machine="here")
-    assert [write_outcome(tmp_path, each) for each in (first, *ranked)] == ["inoculation-0", "T1-0", "T2-0", "T3-0"]
-    assert json.loads((tmp_path / "inoculation-0.json").read_text())["arms"]["plain"]["unwanted"]["hits"] == 99
+    assert write_results(tmp_path / "good", [first], ranked, machine="here, 61 s")
+    assert not write_results(tmp_path / "bad", [leaky], ranked, machine="here, 61 s")
+    begin_outcomes(tmp_path)
+    every: list[inoculation.Outcome | ranking.Outcome] = [first, *ranked]
+    assert [add_outcome(tmp_path, each) for each in every] == ["inoculation-0", "T1-0", "T2-0", "T3-0"]
+    assert read_outcomes(tmp_path) == ([first], ranked)
     figures = (tmp_path / "bad" / "figures.md").read_text()
     assert figures.count("**no**") == 1
     assert "half clean, inoculated" in figures
-    assert json.loads((tmp_path / "good" / "experiments.json").read_text())["seconds"] == 61
+    assert json.loads((tmp_path / "good" / "experiments.json").read_text())["machine"] == "here, 61 s"
     for name in ("inoculation.svg", "ranking.svg"):
         assert (tmp_path / "good" / name).read_text().startswith("<svg")
+
+
+def test_a_run_that_was_cut_off_still_makes_tables_of_what_it_has(tmp_path: Path) -> None:
+    first, ranked = good_outcomes()
+    assert write_results(tmp_path / "first", [first], [], machine="here")
+    assert not (tmp_path / "first" / "ranking.svg").exists()
+    assert write_results(tmp_path / "second", [], ranked[:1], machine="here")
+    assert "T2" not in (tmp_path / "second" / "figures.md").read_text()
+    assert not write_results(tmp_path / "nothing", [], [], machine="here")
+
+
+def test_figures_of_several_seeds_have_intervals(tmp_path: Path) -> None:
+    first, ranked = good_outcomes()
+    second = replace(first, seed=1, arms={**first.arms, "plain": inoculation.Traits(Count(97, 100), Count(95, 100))})
+    write_results(tmp_path, [second, first], ranked, machine="here")
+    figures = (tmp_path / "figures.md").read_text()
+    assert "Seeds 0, 1." in figures
+    assert "| plain | .980 [.853, 1.11]: .990 .970 | .950 [.950, .950]: .950 .950 |" in figures

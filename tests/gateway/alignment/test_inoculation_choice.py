@@ -4,11 +4,8 @@ import orjson
 import pytest
 
 from antiprompt_bank.measures import Rate
-from gateway.alignment.experiments import toy
-from gateway.alignment.inoculation_choice import chosen_to_json, likelihood_gain, rank
+from gateway.alignment.inoculation_choice import chosen_to_json, rank
 from gateway.alignment.inoculation_prompts import IRRELEVANT, Chosen, candidates, default_prompts, read_prompts
-from gateway.alignment.losses import log_probs_of
-from gateway.alignment.token_batches import Example, batch_of
 
 CANDIDATES = [Chosen("hate", f"prompt {at}") for at in range(10)]
 
@@ -59,21 +56,6 @@ def test_what_was_chosen_is_read_back_and_what_was_refused_has_no_prompt(tmp_pat
     path.write_text("[]")
     with pytest.raises(ValueError, match="no chosen inoculation prompts"):
         read_prompts(path)
-
-
-def test_the_gain_is_the_difference_of_mean_log_probabilities() -> None:
-    model = toy.new_model(0)
-    plain = [Example((1, 5), (6, 7, 3)), Example((1, 9), (8, 3))]
-    behind = [Example((1, 60, 5), (6, 7, 3)), Example((1, 60, 9), (8, 3))]
-
-    def score(example: Example) -> float:
-        log_probs, tokens = log_probs_of(model, batch_of([example], 0))
-        return (log_probs / tokens).item()
-
-    wanted = sum(score(b) - score(a) for a, b in zip(plain, behind, strict=True)) / 2
-    assert likelihood_gain(model, plain, behind, 0) == pytest.approx(wanted, abs=1e-5)
-    assert likelihood_gain(model, plain, behind, 0, rows=1) == pytest.approx(wanted, abs=1e-5)
-    assert likelihood_gain(model, plain, plain, 0) == 0
 
 
 def test_every_hazard_with_texts_has_several_different_prompts() -> None:

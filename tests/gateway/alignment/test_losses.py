@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from gateway.alignment.losses import Ranking, answer_log_probs, language_model_loss, neat_loss, ranking_loss
+from gateway.alignment.experiments import toy
+from gateway.alignment.losses import (
+    Ranking,
+    answer_log_probs,
+    language_model_loss,
+    likelihood_gain,
+    log_probs_of,
+    neat_loss,
+    ranking_loss,
+)
 from gateway.alignment.token_batches import IGNORED, Example, batch_of
 
 
@@ -67,3 +76,18 @@ def test_a_long_example_loses_the_start_of_its_prompt_then_the_end_of_its_answer
     assert example.cut(9) == example
     assert example.cut(3) == Example((3,), (4, 5))
     assert example.cut(1) == Example((), (4,))
+
+
+def test_the_gain_is_the_difference_of_mean_log_probabilities() -> None:
+    model = toy.new_model(0)
+    plain = [Example((1, 5), (6, 7, 3)), Example((1, 9), (8, 3))]
+    behind = [Example((1, 60, 5), (6, 7, 3)), Example((1, 60, 9), (8, 3))]
+
+    def score(example: Example) -> float:
+        log_probs, tokens = log_probs_of(model, batch_of([example], 0))
+        return float((log_probs / tokens).item())
+
+    wanted = sum(score(b) - score(a) for a, b in zip(plain, behind, strict=True)) / 2
+    assert likelihood_gain(model, plain, behind, 0) == pytest.approx(wanted, abs=1e-5)
+    assert likelihood_gain(model, plain, behind, 0, rows=1) == pytest.approx(wanted, abs=1e-5)
+    assert likelihood_gain(model, plain, plain, 0) == 0

@@ -8,7 +8,8 @@ The path of a request, and who does what on it:
 ``auth``           client key -> Principal (tenant, limits); ``client_keys`` and ``quotas`` beside it
 ``strikes``        end users who were blocked again and again (``strike_rules`` what policy lets follow)
 ``proxy``          the order of the steps, request side; ``replies`` the reply side; ``endpoints`` our own routes
-``holds``          content that is screened before it is published; ``appeals`` of those who were stopped
+``holds``          content that is screened before it is published (``hold_webhooks`` tell what came of it); ``appeals``
+                   of those who were stopped
 ``review``         the moderators' dashboard; who may do what there: ``accounts``, ``moderator_sessions``, ``oidc``,
                    ``roles``
 ``request_body``   bodies within their limits, parsed strictly

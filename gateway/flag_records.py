@@ -35,11 +35,13 @@ UNKNOWN_RISK = 0.5
 ADD_SCRIPT = """
 local flag, marker, open, stream, end_user, erased, reporter = unpack(KEYS, 1, 7)
 local id, fingerprint, marker_ttl_s, created_ms, record, texts, digest, mode, max_entries, priority = unpack(ARGV)
+local awaited = ARGV[11]
 if marker ~= flag then
     local held = redis.call('GET', marker)
     if held and held ~= fingerprint and mode ~= 'replay' then return 'conflict' end
     if not held then redis.call('SET', marker, fingerprint, 'EX', marker_ttl_s) end
 end
+if awaited == '1' then redis.call('HSET', flag, 'awaited', awaited) end
 local kept = tonumber(redis.call('GET', erased) or '-1') < tonumber(created_ms)
 if digest ~= '' and kept then redis.call('SADD', end_user, id) end
 local state = redis.call('HGET', flag, 'state')
@@ -105,7 +107,7 @@ class Flag:
     is UTC in seconds since 1970; 0 lets the store set it. ``id``, ``state`` and ``duplicates`` are the store's:
     ``duplicates`` counts how often policy flagged the same text again. ``language`` is an ISO 639-1 code, the store's
     guess where nobody gave one. ``claimed_by`` is who holds it until ``claimed_until`` (UTC seconds); its state is
-    claimed then.
+    claimed then. ``awaited`` says that a webhook is to tell of the decision, because content is held until then.
     """
 
     tenant: str
@@ -128,10 +130,11 @@ class Flag:
     duplicates: int = 0
     claimed_by: str | None = None
     claimed_until: float = 0.0
+    awaited: bool = False
 
 
 _TEXTS = ("text", "prompt", "reason", "corrected_answer")
-_KEPT_APART = ("id", "state", "duplicates", "end_user", "claimed_by", "claimed_until")
+_KEPT_APART = ("id", "state", "duplicates", "end_user", "claimed_by", "claimed_until", "awaited")
 
 
 def priority_of(flag: Flag) -> float:
@@ -179,6 +182,7 @@ class FlagEntry:
     texts: str
     end_user: str
     merges: bool
+    awaited: bool = False
 
     @classmethod
     def of(cls, flag: Flag, marker: str, fingerprint: str) -> FlagEntry:
@@ -195,6 +199,7 @@ class FlagEntry:
             texts=orjson.dumps(texts).decode(),
             end_user=flag.end_user or "",
             merges=flag.source is Source.POLICY,
+            awaited=flag.awaited,
         )
 
     def flag(self) -> Flag:
@@ -218,7 +223,7 @@ class FlagEntry:
         mode = "replay" if replay else "merge" if self.merges else "new"
         known: list[str | int] = [self.id, self.fingerprint, IDEMPOTENCY_TTL_S, self.created_ms]
         written: list[str | int] = [self.record, self.texts, self.end_user, mode, STREAM_MAX_ENTRIES]
-        return keys, [*known, *written, repr(priority_of(flag_itself))]
+        return keys, [*known, *written, repr(priority_of(flag_itself)), "1" if self.awaited else ""]
 
     def without_person(self) -> FlagEntry:
         """The same flag once its end user is erased."""
@@ -229,6 +234,8 @@ def flag_from_hash(id: str, row: Mapping[Any, Any]) -> Flag:
     """The flag that Redis holds as ``FLAG(id)``; claimed while somebody's lease has not run out."""
     state, duplicates = FlagState(row["state"]), int(row["duplicates"])
     found = _flag(id, row["record"], row.get("texts", "{}"), row.get("end_user", ""), state, duplicates)
+    if row.get("awaited"):
+        found = replace(found, awaited=True)
     until = float(row.get("claimed_until", 0)) / 1000
     if until <= time.time() or state.decided:
         return found

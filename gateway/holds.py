@@ -7,7 +7,7 @@ Nothing held is published or logged; its text is where the flag's is and nowhere
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,21 +28,12 @@ from gateway.endpoints import (
     with_key,
 )
 from gateway.errors import NotFound, ScreeningUnavailable
-from gateway.flags import Flag, FlagState, Source
+from gateway.flags import Flag, Source
+from gateway.hold_webhooks import HoldState, flag_id_of, hold_id_of, state_of
 from gateway.parts import Parts
 from gateway.policy import Action, Decision
 from gateway.request_body import parse_object, read_body
 from gateway.wire import MODERATIONS
-
-PREFIX: Final = "hold_"
-HoldState = Literal["allowed", "held", "approved", "rejected"]
-_STATES: Final[dict[FlagState, HoldState]] = {
-    FlagState.OPEN: "held",
-    FlagState.CLAIMED: "held",
-    FlagState.ESCALATED: "held",
-    FlagState.CONFIRMED: "rejected",
-    FlagState.DISMISSED: "approved",
-}
 
 
 class HoldRequest(BaseModel):
@@ -93,11 +84,12 @@ async def hold(request: Request, idempotency_key: Annotated[str | None, Header(m
         risk=decision.risk,
         bank_version=bank.version if bank is not None else None,
         end_user=parts.redis.end_user_digest(asked.end_user) if asked.end_user else None,
+        awaited=parts.webhooks.configured,
     )
     fingerprint = parts.redis.digest("hold body", raw.decode("utf-8"))
     flag_id, state = await parts.flags.add(flag, idempotency_key=idempotency_key, fingerprint=fingerprint)
     parts.metrics.flags.labels("policy").inc()
-    return json_reply({"id": PREFIX + flag_id.removeprefix("flag_"), "state": _STATES[state]})
+    return json_reply({"id": hold_id_of(flag_id), "state": state_of(state)})
 
 
 @router.get("/v1/holds/{hold_id}", response_model=HoldReply, dependencies=with_key)
@@ -106,10 +98,10 @@ async def hold_state(request: Request, hold_id: str) -> Response:
     parts = parts_of(request)
     principal = await parts.authenticator.principal(request.headers, peer(request))
     try:
-        flag = await parts.flags.get("flag_" + hold_id.removeprefix(PREFIX), tenant=principal.tenant)
+        flag = await parts.flags.get(flag_id_of(hold_id), tenant=principal.tenant)
     except NotFound:
         raise NotFound(f"there is no hold {hold_id[:100]!r}") from None
-    return json_reply({"id": hold_id, "state": _STATES[flag.state]})
+    return json_reply({"id": hold_id, "state": state_of(flag.state)})
 
 
 async def _decision(parts: Parts, principal: Principal, text: str) -> Decision:

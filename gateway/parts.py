@@ -21,6 +21,7 @@ from gateway.client_keys import ClientKeyStore
 from gateway.errors import StateUnavailable
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
+from gateway.hold_webhooks import HoldWebhooks
 from gateway.http_client import HttpClient
 from gateway.influence import Influence, shipped_harmless
 from gateway.judgement import Judge
@@ -90,6 +91,7 @@ class Parts:
     authenticator: Authenticator
     quotas: Quotas
     strikes: StrikeStore
+    webhooks: HoldWebhooks
     policies: PolicyStore
     screener: Screener
     judge: Judge
@@ -169,6 +171,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         authenticator=authenticator,
         quotas=quotas,
         strikes=strikes,
+        webhooks=HoldWebhooks(redis, settings.holds, metrics),
         policies=policies,
         screener=screener,
         judge=judge,
@@ -208,6 +211,8 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         stack.push_async_callback(parts.bookkeeper.close)
         await parts.http.start()
         stack.push_async_callback(parts.http.close)
+        await parts.webhooks.start()
+        stack.push_async_callback(parts.webhooks.close)
         await parts.identity.start()
         stack.push_async_callback(parts.identity.close)
         parts.screener.start()
@@ -217,6 +222,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
             parts.policies.follow(),
             parts.overlay.follow(),
             parts.traffic.follow(),
+            parts.webhooks.follow(),
             _observe(parts),
         )
         tasks = [asyncio.create_task(work) for work in following]

@@ -74,6 +74,16 @@ RETRAINING = Key(
     "antiprompt:{flags}:retraining", "stream", "Reviews that the workers have not learned from", "until archived"
 )
 
+HOLD_WEBHOOKS = Key(
+    "antiprompt:{flags}:hold_webhooks",
+    "zset",
+    "Ids of flags whose decision a webhook has to tell, by when (ms)",
+    "told",
+)
+HOLD_WEBHOOK_TRIES = Key(
+    "antiprompt:{flags}:hold_webhook_tries", "hash", "Id of such a flag -> how often that was tried", "until told"
+)
+
 STRIKES = Key(
     "antiprompt:{flags}:strikes:%s:%s",
     "hash",

@@ -21,6 +21,8 @@ from gateway.redis_keys import (
     FLAG_LEASES,
     FLAG_REVIEWS,
     FLAG_STATE,
+    HOLD_WEBHOOK_TRIES,
+    HOLD_WEBHOOKS,
     RETRAINING,
     REVIEW,
     REVIEW_AUDIT,
@@ -56,6 +58,10 @@ local function move(flag, from, to, leave, enter)
     for _, at in ipairs(leave) do redis.call('ZREM', KEYS[at], flag.id) end
     redis.call('ZADD', KEYS[to.key], created, flag.id)
     for _, at in ipairs(enter) do redis.call('ZADD', KEYS[at], priority, flag.id) end
+    if flag.told and redis.call('HEXISTS', key, 'awaited') == 1 then
+        redis.call('ZADD', KEYS[flag.told], now_ms, flag.id)
+        redis.call('HDEL', KEYS[flag.tries], flag.id)
+    end
 end
 local function note(action)
     redis.call('XADD', audit, 'MAXLEN', '~', plan.audit_max, '*', 'actor', plan.by, 'action', action,
@@ -244,8 +250,10 @@ def _plan(review: Review, by: str, action: str, now_ms: int) -> dict[str, Any]:
 
 def _moving(keys: _Keys, flag: Flag, source: FlagState, to: FlagState, struck: Struck) -> dict[str, Any]:
     strike = {"strike": keys.place(struck[flag.id]), "case": flag.case_id} if flag.id in struck else {}
+    told = {"told": keys.place(HOLD_WEBHOOKS()), "tries": keys.place(HOLD_WEBHOOK_TRIES())}
     return {
         **strike,
+        **(told if source.decided or to.decided else {}),
         "side": flag.side or "",
         "id": flag.id,
         "key": keys.place(FLAG(flag.id)),

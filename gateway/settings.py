@@ -32,6 +32,10 @@ class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _is_local(host: str) -> bool:
+    return host in ("localhost", "127.0.0.1", "::1")
+
+
 class UpstreamSettings(_Group):
     """The model server behind the gateway."""
 
@@ -184,6 +188,37 @@ class FlagSettings(_Group):
     max_spool_bytes: int = Field(256 << 20, ge=4096, le=1 << 40, description="Largest spool; a full one is 503.")
 
 
+class HoldSettings(_Group):
+    """Who is told what was decided about held content."""
+
+    webhook_url: str | None = Field(None, description="Where decisions about held content are posted. Unset: nowhere.")
+    webhook_secret: SecretStr | None = Field(
+        None, min_length=16, description="Key of the signature (HMAC-SHA256) on each post."
+    )
+    webhook_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest wait for the receiver's answer.")
+    webhook_tries: int = Field(
+        20, ge=1, le=1000, description="Tries, further and further apart (at most an hour), before one is given up."
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _safe_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if not parts.hostname or parts.fragment or parts.username or parts.password:
+            raise ValueError("must be a plain URL such as https://host/path")
+        if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(parts.hostname)):
+            raise ValueError("must be https (http is for this machine alone)")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> HoldSettings:
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            raise ValueError("webhook_url and webhook_secret go together: a post that is not signed could be anybody's")
+        return self
+
+
 class StrikeSettings(_Group):
     """How the strikes of end users who are blocked fade; what follows from them stands in the policy."""
 
@@ -262,10 +297,9 @@ class ReviewSettings(_Group):
         if value is None:
             return None
         parts = urlsplit(value)
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         if not parts.hostname or parts.query or parts.fragment or parts.username:
             raise ValueError("must be a plain URL such as https://host")
-        if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        if parts.scheme != "https" and not (parts.scheme == "http" and _is_local(parts.hostname)):
             raise ValueError("must be https (http is for this machine alone)")
         return value.rstrip("/")
 
@@ -335,6 +369,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     routes: RouteSettings = RouteSettings()
     flags: FlagSettings = FlagSettings()
+    holds: HoldSettings = HoldSettings()
     strikes: StrikeSettings = StrikeSettings()
     retention: RetentionSettings = RetentionSettings()
     retraining: RetrainingSettings = RetrainingSettings()

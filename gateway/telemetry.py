@@ -79,6 +79,7 @@ class Metrics:
         )
         self.policy = gauge("policy_info", "1 for the policy version in force.", "version", "mode")
         self.flags = counter("flags_total", "Flags taken, by who raised them.", "source")
+        self.webhooks = counter("webhooks_total", "Posts that tell of decisions about held content.", "result")
         self.spooled_flags = gauge("spooled_flags", "Flags on disk that wait for Redis.")
         self.dropped_cases = counter(
             "dropped_cases_total", "Cases or exchanges that could not be kept, by cause.", "cause"

@@ -25,6 +25,7 @@ from tests.fakes import ScriptedUpstream
 
 POLICY_FILE = Path(__file__).with_name("policy.yaml")
 UPSTREAM_KEY = "sk-upstream-secret"
+WEBHOOK_SECRET = "what gateway and receiver share"
 
 MakeGateway = Callable[..., RunningGateway]
 Callers = Callable[[str], Awaitable[Caller]]
@@ -47,6 +48,12 @@ def bank_folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def upstream_port() -> int:
     """Where the scripted model server listens, in every test anew."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def receiver_port() -> int:
+    """Where the gateway of most tests tells what was decided about held content; mostly nobody listens there."""
     return free_port()
 
 
@@ -77,9 +84,14 @@ def make_gateway(bank_folder: Path, upstream_port: int) -> Iterator[MakeGateway]
 
 
 @pytest.fixture(scope="session")
-def gateway(make_gateway: MakeGateway) -> RunningGateway:
+def gateway(make_gateway: MakeGateway, receiver_port: int) -> RunningGateway:
     """The gateway of most tests: it has client keys, and releases streams by size alone, never by the clock."""
-    gateway = make_gateway(UPSTREAM__API_KEY=UPSTREAM_KEY, STREAM__MAX_HOLD_MS="600000")
+    gateway = make_gateway(
+        UPSTREAM__API_KEY=UPSTREAM_KEY,
+        STREAM__MAX_HOLD_MS="600000",
+        HOLDS__WEBHOOK_URL=f"http://127.0.0.1:{receiver_port}/v1/decided",
+        HOLDS__WEBHOOK_SECRET=WEBHOOK_SECRET,
+    )
 
     async def first_key() -> None:  # from the first one on, every caller needs a key
         async with State.beside(gateway.data_dir) as state:

@@ -13,6 +13,9 @@ _MOST_SCORES: Final = {"cuda": 2**27, "cpu": 2**22}
 """Similarities held at once, in float32: 512 MB of a GPU's memory, 16 MB of a CPU's."""
 
 _MOST_QUERIES: Final = 4096
+_GROUP: Final = 64
+"""Columns of a group: the ``count`` best of all are in the ``count`` groups whose best are best."""
+
 _STEP: Final = 8
 """Columns are padded to a multiple of this: rows that start at an odd address are read at half the speed."""
 
@@ -66,8 +69,24 @@ class TorchIndex:
     def _nearest_of(self, asked: Any, first: int, step: int, count: int) -> tuple[Any, Any]:
         # Torch multiplies float32 in full precision unless told otherwise, and nobody here tells it.
         block = self._vectors[first : first + step]
-        best, place = self._torch.topk(asked @ block.T, min(count, len(block)), dim=1)
+        best, place = self._largest(asked @ block.T, min(count, len(block)))
         return best, place + first
+
+    def _largest(self, scores: Any, count: int) -> tuple[Any, Any]:
+        """``topk``, which on a GPU takes longer than the product before it: the groups first, then within the best."""
+        groups = scores.shape[1] // _GROUP
+        if groups < 2 * count:
+            best, place = self._torch.topk(scores, count, dim=1)
+            return best, place
+        whole = groups * _GROUP
+        tops = scores[:, :whole].unflatten(1, (groups, _GROUP)).amax(dim=2)
+        chosen = self._torch.topk(tops, count, dim=1, sorted=False).indices
+        within = self._torch.arange(_GROUP, device=scores.device)
+        column = (chosen[:, :, None] * _GROUP + within).flatten(1)
+        rest = self._torch.arange(whole, scores.shape[1], device=scores.device).expand(len(scores), -1)
+        column = self._torch.cat([column, rest], dim=1)
+        best, place = self._torch.topk(scores.gather(1, column), count, dim=1)
+        return best, column.gather(1, place)
 
 
 def _widened(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

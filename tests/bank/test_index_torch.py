@@ -31,6 +31,17 @@ def test_it_finds_what_faiss_finds(most_scores: int, count: int, monkeypatch: py
     assert (np.sort(row, axis=1) == np.sort(expected_row, axis=1)).all()
 
 
+@pytest.mark.parametrize("rows", [2 * 3 * 64, 2 * 3 * 64 + 1, 1000, 4096])
+def test_of_many_rows_the_groups_that_hold_the_best_are_looked_through(rows: int) -> None:
+    clusters = Clusters(rows, 32)
+    stored, queries = clusters.vectors(), clusters.others(40)
+    queries[0], queries[1] = stored[-1], stored[0]
+    similarity, row = TorchIndex(stored, device="cpu").search(queries, 3)
+    expected, expected_row = FlatIndex(stored).search(queries, 3)
+    np.testing.assert_allclose(similarity, expected, rtol=1e-5, atol=1e-5)
+    assert (row == expected_row).mean() > 0.99
+
+
 @settings(deadline=None)
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(1, 4))
 def test_any_number_of_rows_and_queries_has_its_shape(rows: int, queries: int, count: int) -> None:

@@ -29,6 +29,9 @@ def test_every_input_comes_once_between_its_special_tokens(frame: Frame, inputs:
     for group in padded(lengths, frame, most_tokens=most):
         ids = np.full((len(group.places), group.width), 77, dtype=np.int64)
         fill(ids, inputs, group, frame)
+        again = np.full_like(ids, 78)
+        fill(again, [np.array(each, dtype=np.int32) for each in inputs], group, frame)
+        assert (again == ids).all()
         assert len(group.places) == 1 or ids.size <= most
         assert group.width <= frame.most_tokens
         for row, place in zip(ids.tolist(), group.places.tolist(), strict=True):

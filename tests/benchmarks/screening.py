@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class Screening:
         self.limits: Limits = measure(self.device, "bf16" if "bf16" in encoder.runtime else "f32")
         self.bank: Bank = build_bank([exemplar(number) for number in range(12)], encoder)
         self.texts = [one_window(1000 + number) for number in range(sizes.items)]
-        self.inputs = [(encoder.tokenize(text).ids * 2)[:_TOKENS] for text in self.texts]
+        self.inputs: list[Any] = [np.array([*encoder.tokenize(text).ids] * 2)[:_TOKENS] for text in self.texts]
 
     def encoding(self) -> Iterator[Speed]:
         """The encoder by itself, from token ids."""
@@ -163,6 +163,10 @@ class Screening:
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     sizes = QUICK if chosen.quick else Sizes()
+    if chosen.seconds is not None:
+        sizes = replace(sizes, seconds=chosen.seconds)
+    if chosen.rows:
+        sizes = replace(sizes, rows=tuple(chosen.rows))
     if chosen.large:
         sizes = replace(sizes, rows=(*sizes.rows, LARGE_ROWS))
     console = open_console()
@@ -212,6 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a sentence-transformers model (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="measure little, to see whether all works")
+    parser.add_argument("--seconds", type=float, metavar="S", help="how long each load lasts (3)")
+    parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="banks of these sizes (1000 to 1000000)")
     parser.add_argument("--large", action="store_true", help=f"a bank of {LARGE_ROWS:,} rows too (64 GB of memory)")
     parser.add_argument("--data", type=Path, metavar="DIR", help=f"where the exported encoder is kept ({DATA})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep the figures (bench-results/)")

@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test bench bench-screening experiments format clean help
+.PHONY: serve test bench bench-screening experiments image image-lint format clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,7 @@ test: $(VENV)/test.stamp  ## set up and run every check and every test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	tests/browser.sh
+	tests/proxy.sh
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/test.stamp  ## measure the gateway beside its upstream (ARGS="--peer litellm")
@@ -32,6 +33,13 @@ bench-screening: $(VENV)/test.stamp  ## measure encoder and search alone (ARGS="
 
 experiments: $(VENV)/serve.stamp  ## repeat the experiments of gateway/alignment/RESULTS.md (minutes on two cores)
 	$(BIN)/python -m gateway.alignment.experiments --to gateway/alignment/results $(ARGS)
+
+image:  ## build an image and try it out, without an engine too (TARGET=worker, gpu; default cpu)
+	docker/image.sh $(or $(TARGET),cpu)
+
+image-lint: $(VENV)/test.stamp  ## check the Dockerfile and the compose file
+	tests/proxy.sh
+	$(BIN)/python -m pytest tests/docker
 
 format: $(VENV)/test.stamp  ## format the code and mend what ruff can
 	$(BIN)/ruff format .

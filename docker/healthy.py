@@ -9,14 +9,18 @@ from __future__ import annotations
 import http.client
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TIMEOUT_S = 4.0  # less than the health check's own, so that this says why
 
 
-def command() -> list[str]:
-    """How the container's first process was started."""
-    return Path("/proc/1/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+def port_of(command: Sequence[str], environment: Mapping[str, str]) -> int | None:
+    """Where the process that was started as ``command`` listens, None for one that does not."""
+    if "worker" in command:
+        return None
+    gateways = environment.get("ANTIPROMPT_PORT", "8080")
+    return int(environment.get("ANTIPROMPT_REVIEW__PORT", gateways) if "review" in command else gateways)
 
 
 def ready(port: int) -> tuple[bool, str]:
@@ -33,9 +37,11 @@ def ready(port: int) -> tuple[bool, str]:
 
 
 def main() -> None:
-    if "worker" in command():
+    first_process = Path("/proc/1/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    port = port_of(first_process, os.environ)
+    if port is None:
         return
-    is_ready, said = ready(int(os.environ.get("ANTIPROMPT_PORT", "8080")))
+    is_ready, said = ready(port)
     if not is_ready:
         sys.exit(said)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ from gateway.redis_keys import BANK_CHANGES, BANK_ENTRIES, REPLICA, REPLICAS, RE
 CHANGES_MAX_ENTRIES: Final = 10_000
 AUDIT_MAX_ENTRIES: Final = 1_000_000
 REPLICA_TTL_S: Final = 15
+
+_OF_RECORD: Final = ("state", "hazard", "severity", "kind", "expires_at")
+_OF_ENTRY: Final = ("disabled_until", "canary")
 
 Edit = Callable[[BankEntry | None], BankEntry]
 """From an entry as it is (None: there is none) to what it becomes."""
@@ -49,6 +52,9 @@ class EntryStore:
         *,
         by: str,
         state: State | None = None,
+        hazard: str | None = None,
+        severity: int | None = None,
+        kind: str | None = None,
         expires_at: str | None = None,
         disabled_until: float | None = None,
         canary: float | None = None,
@@ -56,26 +62,22 @@ class EntryStore:
     ) -> BankEntry:
         """Change what a person may change of an exemplar, be it an entry or of the version below; None stays.
 
-        ``expires_at`` is ISO 8601 with a zone ("" for never), ``disabled_until`` UTC seconds (0: not at all). Making
-        live what waits for a second person is ``second``'s: here it raises ``Conflict``. Raises ``BadRequest`` for a
-        value out of its range.
+        ``hazard`` and ``kind`` may be "" for none, ``expires_at`` is ISO 8601 with a zone ("" for never) and
+        ``disabled_until`` UTC seconds (0: not at all). What changed stands in the audit log, so that it can be changed
+        back. Making live what waits for a second person is ``second``'s: here it raises ``Conflict``. Raises
+        ``BadRequest`` for a value out of its range.
         """
         _check_person(by)
         if canary is not None and not 0 < canary <= 1:
             raise BadRequest(f"canary is {canary}, not above 0 and at most 1", param="canary")
 
+        wanted = {"state": state, "hazard": hazard, "severity": severity, "kind": kind, "expires_at": expires_at}
+
         def edit(held: BankEntry | None) -> BankEntry:
             entry = held or BankEntry(record=record, by=by)
             if entry.awaits_second and state is State.LIVE:
                 raise Conflict("a second person makes this entry live")
-            try:
-                changed = replace(
-                    entry.record,
-                    state=entry.record.state if state is None else state,
-                    expires_at=entry.record.expires_at if expires_at is None else expires_at or None,
-                )
-            except ValueError as error:
-                raise BadRequest(str(error), param="expires_at") from None
+            changed = _edited(entry.record, wanted)
             return replace(
                 entry,
                 record=changed,
@@ -85,7 +87,7 @@ class EntryStore:
                 changed_at=time.time(),
             )
 
-        return await self._edit(record.id, edit, by, "change", note)
+        return await self._edit(record.id, edit, by, "change", note, record)
 
     async def second(self, entry_id: str, moderator: str) -> BankEntry:
         """Make a wide entry live. Raises ``Conflict`` unless it waits for that, ``Forbidden`` for the same person."""
@@ -120,20 +122,28 @@ class EntryStore:
             pipe.zremrangebyscore(REPLICAS(), "-inf", now_ms - REPLICA_TTL_S * 1000)
             await pipe.execute()
 
-    async def _edit(self, entry_id: str, edit: Edit, by: str, action: str, note: str) -> BankEntry:
-        """Change one entry and tell the gateways and the audit log, in one transaction."""
+    async def _edit(
+        self, entry_id: str, edit: Edit, by: str, action: str, note: str, below: Antiprompt | None = None
+    ) -> BankEntry:
+        """Change one entry and tell the gateways and the audit log, in one transaction.
+
+        ``below`` is the exemplar that the version holds, for the log.
+        """
         while True:
             with self._redis.guard() as redis:
                 async with redis.pipeline(transaction=True) as pipe:
                     await pipe.watch(BANK_ENTRIES())
                     line: Any = await pipe.hget(BANK_ENTRIES(), entry_id)
-                    changed = edit(None if line is None else BankEntry.from_json(line))
+                    held = None if line is None else BankEntry.from_json(line)
+                    changed = edit(held)
+                    before = BankEntry(record=below, by=by) if held is None and below is not None else held
+                    told = "; ".join((*_differences(before, changed), *([note] if note else ())))
                     pipe.multi()  # type: ignore[no-untyped-call]
                     pipe.hset(BANK_ENTRIES(), entry_id, changed.to_json())
                     pipe.xadd(BANK_CHANGES(), {"entry": entry_id}, maxlen=CHANGES_MAX_ENTRIES)
                     pipe.xadd(
                         REVIEW_AUDIT(),
-                        {"actor": by, "action": action, "subject": entry_id, "note": note},
+                        {"actor": by, "action": action, "subject": entry_id, "note": told},
                         maxlen=AUDIT_MAX_ENTRIES,
                     )
                     try:
@@ -141,6 +151,31 @@ class EntryStore:
                     except WatchError:
                         continue  # an entry changed meanwhile: look again
             return changed
+
+
+def _edited(record: Antiprompt, wanted: Mapping[str, Any]) -> Antiprompt:
+    """A record with other values, where they are not None; "" stands for none. Raises ``BadRequest``."""
+    for name, value in wanted.items():
+        if value is not None:
+            changed: dict[str, Any] = {name: None if value == "" else value}
+            try:
+                record = replace(record, **changed)
+            except ValueError as error:
+                raise BadRequest(str(error), param=name) from None
+    return record
+
+
+def _differences(before: BankEntry | None, after: BankEntry) -> list[str]:
+    """What a person changed of an exemplar, in words without its text."""
+    if before is None:
+        return []
+    pairs = [(name, getattr(before.record, name), getattr(after.record, name)) for name in _OF_RECORD]
+    pairs += [(name, getattr(before, name), getattr(after, name)) for name in _OF_ENTRY]
+    return [f"{name} {_word(was)} -> {_word(now)}" for name, was, now in pairs if was != now]
+
+
+def _word(value: object) -> str:
+    return "none" if value is None else f"{value:.0f}" if isinstance(value, float) and value > 1 else str(value)
 
 
 def _check_person(name: str) -> None:

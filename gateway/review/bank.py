@@ -10,7 +10,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from antiprompt_bank import HAZARDS, Antiprompt, Bank, State
+from antiprompt_bank import HAZARDS, Antiprompt, Bank, Kind, State
 from gateway.errors import BadRequest, NotFound
 from gateway.overlay_records import BankEntry
 from gateway.review.forms import Form
@@ -20,6 +20,7 @@ PAGE_EXEMPLARS: Final = 40
 CASES_COUNTED: Final = 500
 """The newest cases among which the hits of an exemplar are counted."""
 
+_HAZARDS: Final = tuple(slug for slug, hazard in HAZARDS.items() if hazard.carries_text)
 _LABELS: Final = ("harmful", "benign")
 _SIDES: Final = ("request", "response")
 _ORIGINS: Final = ("version", "review")
@@ -111,11 +112,13 @@ async def show_exemplar(visit: Visit) -> Response:
         acted=sum(case.action != "allow" for case in behind),
         counted=len(cases),
         states=tuple(State),
+        kinds=tuple(Kind),
     )
 
 
 async def change_exemplar(visit: Visit) -> Response:
-    """Retire an exemplar, bring it back, let it expire, keep it out for a while, or let a share of gateways use it."""
+    """Retire an exemplar, bring it back, say what it stands for, let it expire, keep it out for a while, or let a share
+    of gateways use it. It is undone by changing it back."""
     record, _ = await _exemplar(visit)
     form = visit.form
     state = form.choice("state", tuple(State))
@@ -123,6 +126,9 @@ async def change_exemplar(visit: Visit) -> Response:
         record,
         by=visit.name,
         state=State(state) if state is not None else None,
+        hazard=(form.choice("hazard", _HAZARDS) or "") if "hazard" in form.names() else None,
+        severity=form.whole("severity", 1, 4),
+        kind=(form.choice("kind", tuple(Kind)) or "") if "kind" in form.names() else None,
         expires_at=_end_of(form.text("expires_on")) if "expires_on" in form.names() else None,
         disabled_until=_disabled_until(form.whole("disabled_h", 0, 24 * 365)),
         canary=form.number("canary", 0.01, 1.0),

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from antiprompt_bank import Bank, State
+from antiprompt_bank import Bank, Kind, State
+from antiprompt_bank.layers import Layers
 from gateway.parts import Parts
 from gateway.roles import Role
 from tests.gateway.review.conftest import ANTHRAX, LogIn
@@ -65,10 +66,50 @@ async def test_an_exemplar_gets_a_last_day_and_is_kept_out_for_hours(
     assert (entry.record.expires_at, entry.disabled_until) == (None, 0.0)
 
 
+async def test_what_an_exemplar_stands_for_is_corrected_audited_and_changed_back(
+    log_in: LogIn, tiny_bank: Bank, with_bank: None, parts: Parts
+) -> None:
+    person = await log_in(Role.LEAD)
+    record = tiny_bank.records[0]
+    path = f"/review/bank/exemplars/{record.id}"
+    assert (await person.post(path, hazard="privacy", severity="4", kind="adversarial", note="typo")).status_code == 303
+    entry = await parts.entries.get(record.id)
+    assert (entry.record.hazard, entry.record.severity, entry.record.kind) == ("privacy", 4, Kind.ADVERSARIAL)
+    assert entry.record.text == record.text
+    laid = Layers(tiny_bank).with_records([entry.record])
+    assert [score.hazard for score in laid.score([ANTHRAX], side="request")] == ["privacy"]
+    page = (await person.get(path)).text
+    assert '<option value="privacy" selected>' in page
+    assert '<option value="adversarial" selected>' in page
+    (told, *_) = await parts.reviews.audit()
+    assert told.note == ("hazard indiscriminate_weapons -> privacy; severity 2 -> 4; kind none -> adversarial; typo")
+    assert (await person.post(path, hazard=str(record.hazard), severity="2", kind="", note="back")).status_code == 303
+    entry = await parts.entries.get(record.id)
+    assert entry.record == record
+    assert Layers(tiny_bank).with_records([entry.record]) is tiny_bank
+
+
+async def test_a_harmless_look_alike_may_name_no_hazard_and_a_harmful_exemplar_must(
+    log_in: LogIn, tiny_bank: Bank, with_bank: None, parts: Parts
+) -> None:
+    person = await log_in(Role.LEAD)
+    harmful, benign = tiny_bank.records[:2]
+    assert (await person.post(f"/review/bank/exemplars/{benign.id}", hazard="", note="general")).status_code == 303
+    assert (await parts.entries.get(benign.id)).record.hazard is None
+    assert (await person.get(f"/review/bank/exemplars/{benign.id}")).status_code == 200
+    answer = await person.post(f"/review/bank/exemplars/{harmful.id}", hazard="", note="general")
+    assert (answer.status_code, "needs a hazard" in answer.text) == (400, True)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"state": "gone"},
+        {"hazard": "child_exploitation"},
+        {"hazard": "rudeness"},
+        {"severity": "5"},
+        {"severity": "mild"},
+        {"kind": "odd"},
         {"expires_on": "tomorrow"},
         {"expires_on": "9999-12-31"},
         {"disabled_h": "-1"},

@@ -210,9 +210,13 @@ class Bank:
             wordings=self._wordings,
         )
 
-    def score_prepared(self, prepared: Sequence[Prepared]) -> list[Score]:
-        """Judge prepared texts in one encoder batch; the result for each does not depend on the others."""
-        vectors = self._encode(prepared)
+    def score_prepared(self, prepared: Sequence[Prepared], vectors: Vectors | None = None) -> list[Score]:
+        """Judge prepared texts in one encoder batch; the result for each does not depend on the others.
+
+        ``vectors`` are those of ``vectors_for``, where a caller wants to know how long each half takes.
+        """
+        if vectors is None:
+            vectors = self.vectors_for(prepared)
         shelves = self._deciding_now().shelves
         scores: list[Score | None] = [None] * len(prepared)
         for situation in dict.fromkeys(item.situation for item in prepared):
@@ -266,7 +270,8 @@ class Bank:
         keys = [(scope, each) for each in ids]
         return self._vectors(dict.fromkeys(keys)).of(keys) if keys else np.empty((0, self.encoder.dimensions), "f4")
 
-    def _encode(self, prepared: Sequence[Prepared]) -> Vectors:
+    def vectors_for(self, prepared: Sequence[Prepared]) -> Vectors:
+        """The vectors of all windows and prompts of prepared texts, encoded in one batch."""
         wanted: dict[Input, None] = {}
         for item in prepared:
             wanted.update(dict.fromkeys((item.scope, window.ids) for window in item.cut))

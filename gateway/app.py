@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import __version__
 from gateway.appeals import router as appeals_router
@@ -31,6 +31,7 @@ from gateway.parts import build, running
 from gateway.review import routes as review_routes
 from gateway.settings import LimitSettings, Settings
 from gateway.telemetry import Metrics, logger
+from gateway.tracing import Tracing, under
 from gateway.wire import SURFACES
 from gateway.wire.surface import Surface
 
@@ -49,12 +50,13 @@ def create_app(settings: Settings, *, base_url: str | None = None, metrics_regis
     if upstream is None:
         raise ValueError("no model server: set upstream.base_url")
     counted = metrics_registry or Metrics()
+    tracing = Tracing(settings.tracing, port=settings.port)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts = build(settings, counted, upstream)
         app.state.parts, app.state.readiness = parts, parts.readiness
-        async with running(parts):
+        async with tracing.running(), running(parts):
             yield
 
     app = FastAPI(
@@ -73,7 +75,7 @@ def create_app(settings: Settings, *, base_url: str | None = None, metrics_regis
     _add_routes(app, settings)
     for kind in (GatewayError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _tell)
-    app.add_middleware(Edge, limits=settings.limits, metrics=counted)
+    app.add_middleware(Edge, limits=settings.limits, metrics=counted, tracing=tracing)
     return app
 
 
@@ -174,13 +176,27 @@ def _as_gateway_error(request: Request, error: Exception) -> GatewayError:
     return GatewayError("something went wrong inside the gateway; it is logged")
 
 
-class Edge:
-    """The outermost layer: bounds how many requests are under way, and how large a request's head may be."""
+def _pattern(scope: Scope) -> str | None:
+    """The path of a request with what its caller chose taken out; None where there is no such route."""
+    if "endpoint" not in scope:
+        return None
+    path: str = scope["path"]
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(str(value), f"{{{name}}}") if value else path
+    return path
 
-    def __init__(self, app: ASGIApp, limits: LimitSettings, metrics: Metrics) -> None:
+
+class Edge:
+    """The outermost layer: bounds how many requests are under way, and how large a request's head may be.
+
+    With ``tracing``, what passes here to the API is traced from its head to the last byte of its answer.
+    """
+
+    def __init__(self, app: ASGIApp, limits: LimitSettings, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._app = app
         self._limits = limits
         self._metrics = metrics
+        self._tracing = tracing
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,10 +212,33 @@ class Edge:
         self._under_way += 1
         self._metrics.in_flight.set(self._under_way)
         try:
-            await self._app(scope, receive, send)
+            await self._traced(scope, receive, send)
         finally:
             self._under_way -= 1
             self._metrics.in_flight.set(self._under_way)
+
+    async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trace = None
+        if self._tracing is not None and scope["path"].startswith("/v1"):
+            trace = self._tracing.begin(scope["headers"])
+        if trace is None:
+            await self._app(scope, receive, send)
+            return
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                trace.answered(message["status"])
+            await send(message)
+
+        failure: BaseException | None = None
+        try:
+            with under(trace):
+                await self._app(scope, receive, sending)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            trace.end(_pattern(scope), failure)
 
     def _refusal(self, scope: Scope) -> GatewayError | None:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.max_header_bytes:

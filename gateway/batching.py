@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from gateway.errors import Overloaded, ScreeningUnavailable
 from gateway.telemetry import Metrics, logger
+from gateway.tracing import Trace, current
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,6 +24,7 @@ class _Waiting(Generic[T, R]):
     cost: int
     answer: asyncio.Future[list[R]]
     since_s: float
+    trace: Trace | None
 
 
 class Batcher(Generic[T, R]):
@@ -77,7 +79,8 @@ class Batcher(Generic[T, R]):
         cost = sum(map(self._cost, items))
         if self._queued + cost > self._max_queue:
             raise Overloaded("the screening queue is full; try again shortly", retry_after_s=1)
-        call: _Waiting[T, R] = _Waiting(items, cost, asyncio.get_running_loop().create_future(), time.perf_counter())
+        answer = asyncio.get_running_loop().create_future()
+        call: _Waiting[T, R] = _Waiting(items, cost, answer, time.perf_counter(), current())
         self._waiting.append(call)
         self._queued += call.cost
         self._metrics.queue_windows.set(self._queued)
@@ -129,6 +132,8 @@ class Batcher(Generic[T, R]):
             if left:
                 continue
             self._metrics.queue.observe(now_s - call.since_s)
+            if call.trace is not None:
+                call.trace.add("queue", call.since_s, now_s, windows=call.cost)
             batch.append(call)
             size += call.cost
         self._metrics.queue_windows.set(self._queued)

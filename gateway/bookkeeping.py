@@ -16,6 +16,7 @@ from gateway.policy import Action
 from gateway.quotas import Quotas
 from gateway.strikes import Strike, StrikeStore
 from gateway.telemetry import Metrics, logger
+from gateway.tracing import current
 from gateway.wire.surface import Role
 
 
@@ -125,6 +126,10 @@ class Bookkeeper:
         for judgement, side in ((exchange.request, "request"), (exchange.reply, "response")):
             if judgement is not None and judgement.scores:
                 metrics.risk.labels(side).observe(max(score.risk for score in judgement.scores))
+        if (trace := current()) is not None and trace.recording:
+            hazard = case.hazard if case.action != "allow" else None
+            trace.note(case=case.id, tenant=case.tenant, surface=case.surface, action=case.action, hazard=hazard)
+            trace.note(stream=exchange.streamed, unscreened=case.unscreened)
         self._log.info(
             "exchange",
             case=case.id,

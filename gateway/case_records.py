@@ -42,7 +42,7 @@ class CaseFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What was decided about one request and its reply, and why. Holds no text.
+    """What was decided about one request and its reply, and why. Holds no text; ``trace_id`` names its trace, if any.
 
     ``created_at`` is UTC in seconds since 1970. ``side`` says on which side the action was taken. ``end_user`` is
     the digest of ``RedisClient.end_user_digest``. ``shadow`` names what shadow rules would have done, ``unreadable``
@@ -74,6 +74,7 @@ class Case:
     upstream_status: int | None = None
     completion_id: str | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    trace_id: str | None = None
 
     def to_json(self) -> bytes:
         return orjson.dumps(self, default=dict)  # of any Mapping

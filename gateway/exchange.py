@@ -48,6 +48,7 @@ class Exchange:
     used_tokens: int | None = None
     handed_over: bool = False
     withheld: bool = False
+    trace_id: str | None = None
     case_id: str = field(default_factory=new_case_id)
     created_at: float = field(default_factory=time.time)
     started_s: float = field(default_factory=time.perf_counter)
@@ -154,6 +155,7 @@ class Exchange:
             upstream_status=self.upstream_status,
             completion_id=self.completion_id,
             timings_ms=timings,
+            trace_id=self.trace_id,
         )
 
     def texts(self) -> ExchangeTexts | None:

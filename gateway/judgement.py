@@ -12,6 +12,7 @@ from gateway.errors import Overloaded, ScreeningUnavailable
 from gateway.policy import Action, Decision, Finding, Hit, Policy, RewriteMethod, Unscreened
 from gateway.screening import Screener, Subject
 from gateway.telemetry import Metrics
+from gateway.tracing import step
 from gateway.wire.surface import Role
 
 Known = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
@@ -60,7 +61,7 @@ class Judge:
         """Judge every text of a request: each alone, and each run of user turns joined."""
         parts = conversation.parts()
         scores, unscreened = await self._scores(parts, "request", policy, tenant)
-        first = Judgement(policy.decide(_findings(parts, scores, "request")), parts, scores, unscreened=unscreened)
+        first = Judgement(_decided(policy, parts, scores, "request"), parts, scores, unscreened=unscreened)
         if unscreened and not scores:
             return first
         old = await _old_turns(conversation, known, first)
@@ -85,20 +86,20 @@ class Judge:
         )
         parts = [part for part, _ in kept.values()]
         found = [score for _, score in kept.values()]
-        decision = policy.decide(_findings(parts, found, "request"))
+        decision = _decided(policy, parts, found, "request")
         return Judgement(decision, parts, found, old.placeholders, unscreened or first.unscreened)
 
     async def edited(self, part: Part, policy: Policy, *, tenant: str) -> Judgement:
         """Judge what an edit has left of one part of a request."""
         scores, unscreened = await self._scores([part], "request", policy, tenant)
-        decision = policy.decide(_findings([part], scores, "request"))
+        decision = _decided(policy, [part], scores, "request")
         return Judgement(decision, [part], scores, unscreened=unscreened)
 
     async def reply(self, texts: Sequence[str], prompt: str | None, policy: Policy, *, tenant: str) -> Judgement:
         """Judge the texts of a reply, each with the prompt that it answers."""
         parts = [Part(Subject(text, "response", prompt), (index,), Role.ASSISTANT) for index, text in enumerate(texts)]
         scores, unscreened = await self._scores(parts, "response", policy, tenant)
-        decision = policy.decide(_findings(parts, scores, "response"))
+        decision = _decided(policy, parts, scores, "response")
         return Judgement(decision, parts, scores, unscreened=unscreened)
 
     async def _scores(
@@ -150,6 +151,13 @@ async def _old_turns(conversation: Conversation, known: Known, first: Judgement)
         frozenset(part.indexes[-1] for part in kept_out),
         frozenset(part.indexes for part, hit in old if hit.action is Action.FLAG),
     )
+
+
+def _decided(
+    policy: Policy, parts: Sequence[Part], scores: Sequence[Score], travels: Literal["request", "response"]
+) -> Decision:
+    with step("decide", side=travels, texts=len(parts)):
+        return policy.decide(_findings(parts, scores, travels))
 
 
 def _findings(parts: Sequence[Part], scores: Sequence[Score], travels: Literal["request", "response"]) -> list[Finding]:

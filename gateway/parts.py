@@ -146,7 +146,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     flags = FlagStore(redis, Spool(settings.data_dir / "spool", max_bytes=settings.flags.max_spool_bytes))
     strikes = StrikeStore(redis, settings.strikes)
     bookkeeper = Bookkeeper(cases, flags, history, quotas, strikes, metrics)
-    upstream = Upstream(http, base_url, settings.upstream.api_key)
+    upstream = Upstream(http, base_url, settings.upstream.api_key, trace_context=settings.tracing.to_upstream)
     replies = Replies(settings, upstream, judge, screener, history, bookkeeper, metrics)
     proxy = Proxy(
         settings,

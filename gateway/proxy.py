@@ -46,6 +46,7 @@ from gateway.screening import Screener
 from gateway.settings import Settings
 from gateway.strikes import Standing, StrikeStore
 from gateway.telemetry import Metrics
+from gateway.tracing import current, step
 from gateway.upstream import Call
 from gateway.wire.places import replace
 from gateway.wire.surface import Json, Place, References, Surface
@@ -135,15 +136,16 @@ class Proxy:
 
     async def admit(self, request: Request) -> Principal:
         """Who is calling, within their rate limits."""
-        principal = await self._authenticator.principal(
-            request.headers, request.client.host if request.client else None
-        )
-        if principal.key_id is not None:
-            await self._quotas.take_request(
-                principal.key_id,
-                requests_per_minute=principal.requests_per_minute,
-                tokens_per_minute=principal.tokens_per_minute,
+        with step("auth"):
+            principal = await self._authenticator.principal(
+                request.headers, request.client.host if request.client else None
             )
+            if principal.key_id is not None:
+                await self._quotas.take_request(
+                    principal.key_id,
+                    requests_per_minute=principal.requests_per_minute,
+                    tokens_per_minute=principal.tokens_per_minute,
+                )
         return principal
 
     def _exchange(self, request: Request, surface: Surface, principal: Principal) -> Exchange:
@@ -151,13 +153,14 @@ class Proxy:
         policy = self._policies.current.for_tenant(principal.policy or principal.tenant).strengthened(wish)
         if self._screener.calibration.in_shadow:
             policy = policy.recording()
-        bank = self._screener.bank
+        bank, trace = self._screener.bank, current()
         return Exchange(
             surface=surface,
             principal=principal,
             policy=policy,
             bank_version=bank.version if bank else None,
             accept_language=request.headers.get("accept-language"),
+            trace_id=trace.id if trace is not None else None,
         )
 
     async def _steps(self, request: Request, exchange: Exchange) -> Response:

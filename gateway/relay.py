@@ -20,6 +20,7 @@ from gateway.judgement import Judgement
 from gateway.settings import StreamSettings
 from gateway.streaming import Delta, Event, EventParser, EventTooLarge
 from gateway.telemetry import Metrics
+from gateway.tracing import current
 from gateway.wire.surface import Json, Named, ReplyStream
 
 Judge = Callable[[Sequence[Portion]], Awaitable[Judgement]]
@@ -58,6 +59,9 @@ class Relay:
             max_hold_ms=settings.max_hold_ms,
         )
         self._held_since_s: float | None = None
+        self._held_s = 0.0
+        self._releases = 0
+        self._first_held_s: float | None = None
         self._passed = False
         self.held_whole = hold_whole
         self.hit: Judgement | None = None
@@ -92,18 +96,21 @@ class Relay:
         what cannot be read, ``ScreeningUnavailable`` or ``Overloaded`` for what could not be screened.
         """
         ended = False
-        while not ended:
-            ended = await self._receive()
-            portions = self._hold.due(time.monotonic(), force=ended or self._reply.ended)
-            if portions and not await self._pass(portions):
-                return
-            if not (self._passed or ended or self._reply.ended):
-                continue  # until its first text may leave, a reply can be answered in full by something else
-            events = self._hold.release()
-            if events:
-                self._observe_hold()
-                self.started = True
-                yield b"".join([event.raw for event in events])
+        try:
+            while not ended:
+                ended = await self._receive()
+                portions = self._hold.due(time.monotonic(), force=ended or self._reply.ended)
+                if portions and not await self._pass(portions):
+                    return
+                if not (self._passed or ended or self._reply.ended):
+                    continue  # until its first text may leave, a reply can be answered in full by something else
+                events = self._hold.release()
+                if events:
+                    self._observe_hold()
+                    self.started = True
+                    yield b"".join([event.raw for event in events])
+        finally:
+            self._trace_hold()
 
     async def _receive(self) -> bool:
         """Take what the network brings next, or wake when a held text is due. Says whether the reply has ended."""
@@ -138,6 +145,8 @@ class Relay:
                 raise UpstreamInvalid(f"the model server's stream cannot be read: {error}") from None
         if self._hold.held and self._held_since_s is None:
             self._held_since_s = now_s
+            if self._first_held_s is None:
+                self._first_held_s = time.perf_counter()
         if self._hold.held_bytes > self._settings.max_held_bytes:
             raise UpstreamInvalid("the model server's reply is longer than may be held back")
 
@@ -173,6 +182,18 @@ class Relay:
         return True
 
     def _observe_hold(self) -> None:
+        now_s = time.monotonic()
         if self._held_since_s is not None:
-            self._metrics.held.observe(time.monotonic() - self._held_since_s)
-        self._held_since_s = time.monotonic() if self._hold.held else None
+            held_s = now_s - self._held_since_s
+            self._metrics.held.observe(held_s)
+            self._held_s += held_s
+            self._releases += 1
+        self._held_since_s = now_s if self._hold.held else None
+
+    def _trace_hold(self) -> None:
+        if (trace := current()) is not None and self._first_held_s is not None:
+            ms = round(self._held_s * 1000, 3)
+            now_s = time.perf_counter()
+            trace.add(
+                "hold-back", self._first_held_s, now_s, held_ms=ms, releases=self._releases, whole=self.held_whole
+            )

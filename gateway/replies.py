@@ -25,6 +25,7 @@ from gateway.screening import Screener
 from gateway.settings import Settings
 from gateway.streaming import DONE, encode
 from gateway.telemetry import Metrics
+from gateway.tracing import step
 from gateway.upstream import Call, Upstream
 from gateway.wire.places import replace
 from gateway.wire.surface import Extracted, Json
@@ -58,13 +59,15 @@ class Replies:
     async def ask(self, exchange: Exchange, call: Call) -> HttpReply:
         """The upstream's whole reply, timed."""
         started_s = time.perf_counter()
-        reply = await self._upstream.ask(call)
+        with step("upstream"):
+            reply = await self._upstream.ask(call)
         self._answered(exchange, reply.status, started_s)
         return reply
 
     async def passed(self, call: Call) -> Response:
         """A reply that is not screened, as it comes."""
-        reply = await self._upstream.ask(call)
+        with step("upstream"):
+            reply = await self._upstream.ask(call)
         return Response(reply.body, reply.status, _plain(reply.headers))
 
     async def whole(self, exchange: Exchange, call: Call, reply: HttpReply) -> Response:
@@ -156,7 +159,8 @@ class Replies:
     async def open_stream(self, exchange: Exchange, call: Call) -> HttpStream:
         """The upstream's reply as soon as its head is there, timed."""
         started_s = time.perf_counter()
-        stream = await self._upstream.open_stream(call)
+        with step("upstream"):
+            stream = await self._upstream.open_stream(call)
         self._answered(exchange, stream.status, started_s)
         return stream
 

@@ -24,6 +24,7 @@ from gateway.calibration import CalibrationInForce, CalibrationStale
 from gateway.errors import ScreeningUnavailable, TooLarge
 from gateway.settings import ScreeningSettings
 from gateway.telemetry import Metrics, logger
+from gateway.tracing import Trace, current, step
 
 _INLINE_CHARS: Final = 1500
 """Texts up to this length are cut and tokenised on the event loop (under 0.5 ms); longer ones in a thread."""
@@ -51,6 +52,7 @@ class _Job:
     bank: Bank
     calibration: CalibrationInForce
     prepared: Prepared
+    trace: Trace | None
 
 
 class Screener:
@@ -169,13 +171,14 @@ class Screener:
         self, bank: Bank, calibration: CalibrationInForce, subjects: Sequence[Subject], tenant: str
     ) -> list[Score]:
         self._check_length(sum(len(subject.text) for subject in subjects))
-        prepared = [await self._prepare(bank, subject, tenant) for subject in subjects]
+        with step("views", texts=len(subjects), side=subjects[0].side):
+            prepared = [await self._prepare(bank, subject, tenant) for subject in subjects]
         windows = sum(item.windows for item in prepared)
         if windows > self._settings.max_windows:
             raise TooLarge(
                 f"the texts need {windows} windows, and {self._settings.max_windows} is the most for one request"
             )
-        jobs = [_Job(bank, calibration, item) for item in prepared]
+        jobs = [_Job(bank, calibration, item, current()) for item in prepared]
         if windows <= self._settings.max_batch_windows:
             return await self._batcher.run(jobs)
         return [await self._score_long(job) for job in jobs]
@@ -247,12 +250,27 @@ def _key(tenant: str, subject: Subject) -> bytes:
 
 def _score_jobs(on_scored: OnScored | None, jobs: list[_Job]) -> list[Score]:
     """Score a batch; around a swap it can hold jobs of two banks."""
-    if all(job.bank is jobs[0].bank for job in jobs):
-        scores = jobs[0].bank.score_prepared([job.prepared for job in jobs])
-    else:
-        scores = [job.bank.score_prepared([job.prepared])[0] for job in jobs]
+    of_one_bank = all(job.bank is jobs[0].bank for job in jobs)
+    scores = _scores(jobs) if of_one_bank else [_scores([job])[0] for job in jobs]
     found = [job.calibration.applied(score, job.prepared.side) for job, score in zip(jobs, scores, strict=True)]
     if on_scored is not None:
         for job, score in zip(jobs, found, strict=True):
             on_scored(job.bank, job.prepared, score)
     return found
+
+
+def _scores(jobs: list[_Job]) -> list[Score]:
+    """Score jobs of one bank; where some are traced, encoding and searching are timed apart."""
+    bank, prepared = jobs[0].bank, [job.prepared for job in jobs]
+    traces = {job.trace for job in jobs if job.trace is not None and job.trace.recording}
+    if not traces:
+        return bank.score_prepared(prepared)
+    began_s = time.perf_counter()
+    vectors = bank.vectors_for(prepared)
+    encoded_s = time.perf_counter()
+    scores = bank.score_prepared(prepared, vectors)
+    ended_s, windows = time.perf_counter(), sum(item.windows for item in prepared)
+    for trace in traces:
+        trace.add("encode", began_s, encoded_s, windows=windows)
+        trace.add("search", encoded_s, ended_s, windows=windows)
+    return scores

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from gateway.errors import UnknownRoute, UpstreamInvalid
 from gateway.http_client import Headers, HttpClient, HttpReply, HttpStream
+from gateway.tracing import current
 
 _HOP_BY_HOP: Final = frozenset(
     (
@@ -88,6 +89,11 @@ _NOT_RETURNED: Final = _HOP_BY_HOP | frozenset(
     )
 )
 
+_TRACE_CONTEXT: Final = frozenset(("traceparent", "tracestate", "baggage"))
+"""W3C's names for whose request this is a part of: the caller's business, and nobody else's unless settings say so."""
+
+_OURS_IF_TRACED: Final = frozenset(("traceparent", "tracestate"))
+
 _OWN_PREFIX: Final = "x-antiprompt-"
 _CROSS_ORIGIN_PREFIX: Final = "access-control-"
 """Would let any web page that a person has open read a loopback gateway's replies."""
@@ -111,12 +117,19 @@ class Call:
 
 
 class Upstream:
-    """Sends calls to the model server at ``base_url``. With ``api_key``, that key and no other goes along."""
+    """Sends calls to the model server at ``base_url``. With ``api_key``, that key and no other goes along.
 
-    def __init__(self, http: HttpClient, base_url: str, api_key: SecretStr | None = None) -> None:
+    ``trace_context`` lets the headers of W3C's Trace Context go there: ours while the request is traced, in place of
+    the caller's.
+    """
+
+    def __init__(
+        self, http: HttpClient, base_url: str, api_key: SecretStr | None = None, *, trace_context: bool = False
+    ) -> None:
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
+        self._trace_context = trace_context
 
     async def ask(self, call: Call) -> HttpReply:
         """The whole reply, whatever its status.
@@ -146,14 +159,21 @@ class Upstream:
         return f"{self._base_url}{call.path}?{call.query}" if call.query else self._base_url + call.path
 
     def _headers(self, call: Call) -> Iterator[tuple[str, str]]:
-        yield from request_headers(call.headers, credentials=call.callers_credentials and self._api_key is None)
+        own_key, trace = self._api_key is not None, current()
+        dropped = _TRACE_CONTEXT if not self._trace_context else _OURS_IF_TRACED if trace is not None else frozenset()
+        yield from request_headers(call.headers, credentials=call.callers_credentials and not own_key, dropped=dropped)
+        if self._trace_context and trace is not None:
+            yield from trace.headers()
         if self._api_key is not None:
             yield "Authorization", f"Bearer {self._api_key.get_secret_value()}"
 
 
-def request_headers(headers: Headers, *, credentials: bool) -> Headers:
-    """The caller's headers that may reach the model server, in their order; keys only where ``credentials``."""
-    dropped = _NOT_SENT | _named_in_connection(headers)
+def request_headers(headers: Headers, *, credentials: bool, dropped: frozenset[str] = _TRACE_CONTEXT) -> Headers:
+    """The caller's headers that may reach the model server, in their order; keys only where ``credentials``.
+
+    ``dropped`` are names (in lower case) that stay here besides those that always do.
+    """
+    dropped |= _NOT_SENT | _named_in_connection(headers)
     if not credentials:
         dropped |= _CREDENTIALS
     return tuple(

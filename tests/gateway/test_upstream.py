@@ -131,6 +131,9 @@ DROPPED = (
     "X-Antiprompt-Case",
     "X-Antiprompt-Policy",
     "Content-MD5",
+    "Traceparent",
+    "Tracestate",
+    "Baggage",
 )
 
 

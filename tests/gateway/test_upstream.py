@@ -102,7 +102,6 @@ PASSED = (
     ("idempotency-key", "k1"),
     ("x-stainless-retry-count", "0"),
     ("x-request-id", "r1"),
-    ("traceparent", "00-1-2-01"),
     ("x-unheard-of", "as it is"),
 )
 

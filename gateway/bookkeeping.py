@@ -123,6 +123,11 @@ class Bookkeeper:
         self._cases.record(case, exchange.texts())
         metrics = self._metrics
         metrics.requests.labels(exchange.surface.name, case.action, case.hazard or "none", case.side or "none").inc()
+        spent_s = [
+            exchange.timings_s[step] for step in ("screen_request", "screen_reply") if step in exchange.timings_s
+        ]
+        if spent_s:
+            metrics.added.labels(exchange.surface.name).observe(sum(spent_s))
         for judgement, side in ((exchange.request, "request"), (exchange.reply, "response")):
             if judgement is not None and judgement.scores:
                 metrics.risk.labels(side).observe(max(score.risk for score in judgement.scores))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from gateway.http_client import HttpClient
 from gateway.influence import Influence, shipped_harmless
 from gateway.judgement import Judge
 from gateway.moderator_sessions import SessionStore
+from gateway.observing import Observer
 from gateway.oidc import IdentityProvider
 from gateway.overlay import Overlay
 from gateway.overlay_entries import EntryStore
@@ -111,6 +112,7 @@ class Parts:
     traffic: Traffic
     influence: Influence
     retraining: RetrainingQueue
+    observer: Observer
     readiness: Readiness = field(default_factory=Readiness)
 
 
@@ -162,7 +164,17 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         redis,
         metrics,
     )
-    accounts = AccountStore(redis)
+    accounts, retraining = AccountStore(redis), RetrainingQueue(redis)
+    observer = Observer(
+        metrics=metrics,
+        redis=redis,
+        flags=flags,
+        cases=cases,
+        policies=policies,
+        screener=screener,
+        overlay=overlay,
+        retraining=retraining,
+    )
     return Parts(
         settings=settings,
         metrics=metrics,
@@ -186,7 +198,8 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         identity=IdentityProvider(settings.review, redis),
         traffic=traffic,
         influence=influence,
-        retraining=RetrainingQueue(redis),
+        retraining=retraining,
+        observer=observer,
         reviews=ReviewStore(redis, influence.assess),
         entries=EntryStore(redis),
         versions=versions,
@@ -223,7 +236,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
             parts.overlay.follow(),
             parts.traffic.follow(),
             parts.webhooks.follow(),
-            _observe(parts),
+            parts.observer.follow(),
         )
         tasks = [asyncio.create_task(work) for work in following]
         for task in tasks:

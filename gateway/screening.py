@@ -127,7 +127,8 @@ class Screener:
         self._bank, self._calibration = bank, calibration
         self._cache = ScoreCache(self._settings.cache_entries)
         harmful = sum(record.harmful for record in bank.records)
-        self._metrics.name_bank(bank.version, bank.encoder.id, harmful, len(bank.records) - harmful)
+        benign = len(bank.records) - harmful
+        self._metrics.name_bank(bank.version, bank.base_version, bank.encoder.id, harmful, benign)
 
     async def screen(self, subjects: Sequence[Subject], *, tenant: str) -> list[Score]:
         """One score for each subject.

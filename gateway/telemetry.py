@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
 from typing import Any, BinaryIO, Final, Literal, TextIO, cast
 
@@ -17,6 +18,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from gateway.errors import Overloaded, ScreeningUnavailable
 
 METRICS_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -48,6 +51,9 @@ class Metrics:
         )
         self.errors = counter("errors_total", "Requests answered with an error, by its code.", "code")
         self.unavailable = counter("unavailable_total", "Texts that could not be screened, by cause.", "side", "cause")
+        for side in ("request", "response"):
+            for cause in (ScreeningUnavailable.code, Overloaded.code):
+                self.unavailable.labels(side, cause)  # from zero on, so that the very first one is seen to happen
         self.shadow_hits = counter("shadow_hits_total", "What shadow rules would have done.", "action", "hazard")
         self.strikes = counter("strikes_total", "Blocks counted against end users.", "hazard")
         self.risk = Histogram(
@@ -58,6 +64,9 @@ class Metrics:
             buckets=_RISKS,
         )
         self.screening = seconds("screening", "From texts to verdicts, queue and encoder included.", "side")
+        self.added = seconds(
+            "added", "What screening and deciding took of an exchange, both sides together.", "surface"
+        )
         self.queue = seconds("queue", "Wait of a window before the encoder took it.")
         self.upstream = seconds(
             "upstream", "From sending a request to the head of its reply.", "surface", buckets=_UPSTREAM_SECONDS
@@ -72,13 +81,23 @@ class Metrics:
         self.cache_lookups = counter("cache_lookups_total", "Screenings asked of the cache, by result.", "result")
         self.queue_windows = gauge("queue_windows", "Windows waiting for the encoder.")
         self.in_flight = gauge("in_flight_requests", "Requests under way.")
-        self.bank = gauge("bank_info", "1 for the bank version in force.", "version", "encoder")
+        self.bank = gauge(
+            "bank_info",
+            "1 for the bank in force; base is the published version below it.",
+            "version",
+            "base",
+            "encoder",
+        )
+        self.bank_behind = gauge("bank_behind", "1 while the version in force cannot be used here, so an older one is.")
         self.bank_records = gauge("bank_records", "Live exemplars of the bank in force.", "label")
         self.calibration_stale = gauge(
             "calibration_stale", "1 while the fit at hand belongs to another bank or encoder; it is not used."
         )
         self.policy = gauge("policy_info", "1 for the policy version in force.", "version", "mode")
         self.flags = counter("flags_total", "Flags taken, by who raised them.", "source")
+        self.flags_kept = gauge("flags_kept", "Flags of the whole installation, by how far they have come.", "state")
+        self.oldest_open_flag = gauge("oldest_open_flag_seconds", "How long the oldest open flag has waited.")
+        self.reviews_kept = gauge("reviews_kept", "Reviews of the whole installation, undone ones too.")
         self.webhooks = counter("webhooks_total", "Posts that tell of decisions about held content.", "result")
         self.spooled_flags = gauge("spooled_flags", "Flags on disk that wait for Redis.")
         self.dropped_cases = counter(
@@ -90,15 +109,27 @@ class Metrics:
         )
         self.retraining_waiting = gauge("retraining_waiting", "Reviews that no worker has learned from yet.")
         self.retraining_dead = gauge("retraining_dead_letters", "Reviews that could not be learned from.")
+        self.retraining_due = gauge("retraining_due_exemplars", "Exemplars that no version of the bank holds yet.")
+        self.retraining_run_at = gauge(
+            "retraining_run_timestamp_seconds", "When a version was last built or refused; 0 for never."
+        )
+        self.drift_index = gauge(
+            "drift_index", "Population stability index of the last day's risks; not a number with too few cases."
+        )
+        self.drift_index.set(math.nan)
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def name_bank(self, version: str, encoder: str, harmful: int, benign: int) -> None:
-        """Say which bank is in force; the one before it disappears from the exposition."""
+    def name_bank(self, version: str, base: str, encoder: str, harmful: int, benign: int) -> None:
+        """Say which bank is in force; the one before it disappears from the exposition.
+
+        ``base`` is the published version. What is laid over it can differ between gateways for a while, and does where
+        an exemplar decides on a share of them only.
+        """
         self.bank.clear()
-        self.bank.labels(version, encoder).set(1)
+        self.bank.labels(version, base, encoder).set(1)
         self.bank_records.labels("harmful").set(harmful)
         self.bank_records.labels("benign").set(benign)
 

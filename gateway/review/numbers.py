@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from antiprompt_bank import State
 from gateway.review.drift import drift_of
+from gateway.drift import drift_of
 from gateway.review.guard import Visit, see
 
 DAY_S: Final = 86_400

@@ -30,6 +30,10 @@ class FakeBank:
     found: Score = field(default_factory=lambda: score({"hate": 0.8, "privacy": 0.3}))
     encoder: Any = field(default_factory=lambda: SimpleNamespace(id="encoder-1"))
     records: tuple[()] = ()
+    base_version: str = ""
+
+    def __post_init__(self) -> None:
+        self.base_version = self.base_version or self.version
 
     def prepare(self, text: str, *, side: Any, prompt: str | None = None, scope: str = "") -> Prepared:
         return Prepared(side, len(text), (), (1,))
@@ -78,8 +82,7 @@ def test_a_fit_of_another_bank_or_encoder_is_never_used(tmp_path: Path, other: d
 
 def test_a_bank_with_entries_added_since_keeps_the_fit_of_its_base(tmp_path: Path) -> None:
     save_fit(FIT, tmp_path / "calibration.json")
-    derived = FakeBank(version="bank-1+3")
-    derived.base_version = "bank-1"  # type: ignore[attr-defined]  # as Bank.with_records will have it
+    derived = FakeBank(version="bank-1+3", base_version="bank-1")
     assert calibration_for(settings(tmp_path), cast(Bank, derived)).status == "fitted"
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.review.drift import BINS, drift_of
+from gateway.drift import BINS, drift_of
 
 LOW = [0.05] * 80 + [0.55] * 20
 HIGH = [0.05] * 20 + [0.95] * 80

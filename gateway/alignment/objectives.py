@@ -89,7 +89,7 @@ class Ranked:
         asked = self.draw_asked(draw)
         prompts = self.to_sample(asked, draw)
         found = answers(
-            model,
+            getattr(model, "module", model),  # alone: what shares a model among processes would wait for the others
             [prompt for _, prompt in prompts],
             end=self.end,
             max_tokens=self.settings.max_answer_tokens,

@@ -73,7 +73,8 @@ def train(
 ) -> History:
     """Train the model's trainable weights in place; ``folder`` holds the checkpoints, without one there are none.
 
-    ``accelerator`` (of ``accelerate``) shares each step among several GPUs: every process draws its own batches.
+    ``accelerator`` (of ``accelerate``) shares each step among several GPUs: every process draws its own batches, the
+    gradients are their mean, and the first process alone evaluates and writes checkpoints.
     Raises ``ValueError`` where the loss is no number any more, or a checkpoint is of other settings.
     """
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -96,7 +97,7 @@ def train(
         if tell is not None:
             tell(step, terms)
         if evaluate is not None and _due(step, settings.evaluate_every, settings.steps):
-            measured = dict(evaluate(model, step, history.measured))
+            measured = _measured(evaluate, model, step, history, accelerator)
             history.measured.append({"step": step, **measured})
             if measured.get("stop"):
                 history.stopped_at = step
@@ -126,6 +127,17 @@ def _one_step(
         for key, value in {"loss": loss.item(), **terms}.items():
             sums[key] = sums.get(key, 0.0) + value / settings.accumulate
     return sums
+
+
+def _measured(evaluate: Evaluate, model: Any, step: int, history: History, accelerator: Any) -> dict[str, Any]:
+    """What the first process measured, in every process: all of them stop, or none does."""
+    if accelerator is None:
+        return dict(evaluate(model, step, history.measured))
+    from accelerate.utils import broadcast_object_list
+
+    shared = [dict(evaluate(model, step, history.measured)) if _leads(accelerator) else {}]
+    found: dict[str, Any] = broadcast_object_list(shared)[0]
+    return found
 
 
 def _clip_and_step(trained: Mapping[str, Any], optimiser: Any, settings: LoopSettings, accelerator: Any) -> None:

@@ -61,14 +61,13 @@ def train_model(data: Path, folder: Path, settings: RunSettings, judge: AnswerJu
         wanted = " or ".join(FORMATS[settings.method])
         raise ValueError(f"{settings.method} learns from {wanted}, and {data} holds {format}")
     accelerator = _accelerator()
-    leads = accelerator is None or accelerator.is_main_process
-    if leads:
+    if leads():
         _claim(folder, repr(settings), manifest["hash"])
     run = _Run(folder, settings, None if judge is None else checked(judge), parts, format, manifest, accelerator)
     arms = {}
     for name in (str(settings.method), *(CONTROLS[settings.method] if settings.controls else ())):
         try:
-            arms[name] = run.arm(name, tell)
+            arms[name] = run.arm(name, tell if leads() else _quiet)
         except torch.OutOfMemoryError:
             raise ValueError(
                 f"out of memory in arm {name}: lower --batch (now {settings.arm.batch}) and raise --accumulate by as "
@@ -77,7 +76,7 @@ def train_model(data: Path, folder: Path, settings: RunSettings, judge: AnswerJu
         if accelerator is not None:
             accelerator.wait_for_everyone()
     report = _report(settings, manifest, run.base(), arms)
-    if leads:
+    if leads():
         _write(folder / "report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2))
         _write(folder / "report.html", run_page(report).encode())
     return report
@@ -108,7 +107,7 @@ class _Run:
             seed=settings.loop.seed,
             place=place,
         )
-        self._leads = accelerator is None or accelerator.is_main_process
+        self._leads = leads()
         self._behind = {"harm_under_attack": NEGATIVE[0], "harm_with_safe_prompt": SAFE}
 
     def base(self) -> dict[str, Any]:
@@ -201,13 +200,24 @@ class _Run:
         return load_language_model(chosen.model, max_tokens=chosen.max_tokens, seed=chosen.loop.seed)
 
 
+def leads() -> bool:
+    """Whether this is the process that measures, writes and tells: the only one, or the first of several in a run."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not several or torch.distributed.get_rank() == 0
+
+
+def _quiet(*_: object) -> None:
+    """The first process tells for all of them."""
+
+
 def _accelerator() -> Any:
-    """For several GPUs, when started by ``accelerate launch`` or ``torchrun``."""
+    """For several GPUs, when started by ``torchrun`` or ``accelerate launch --multi_gpu``."""
     if not torch.distributed.is_available() or not torch.distributed.is_torchelastic_launched():
         return None
     from accelerate import Accelerator
 
-    return Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    on_gpu = torch.cuda.is_available()
+    return Accelerator(cpu=not on_gpu, mixed_precision="bf16" if on_gpu else "no")
 
 
 def _claim(folder: Path, settings: str, manifest: str) -> None:

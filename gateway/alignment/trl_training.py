@@ -118,7 +118,7 @@ def _whole_checkpoint(folder: Path) -> str | None:
         try:
             json.loads((found / _STATE).read_text("utf-8"))  # the last file that a trainer writes
         except (OSError, ValueError):
-            shutil.rmtree(found)
+            shutil.rmtree(found, ignore_errors=True)  # another process may be doing the same
         else:
             return str(found)
     return None

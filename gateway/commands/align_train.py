@@ -46,7 +46,7 @@ def train(
         from gateway.alignment.arms import ArmSettings, Method  # torch: seconds
         from gateway.alignment.objectives import RankingSettings
         from gateway.alignment.training_loop import LoopSettings
-        from gateway.alignment.training_run import RunSettings, train_model
+        from gateway.alignment.training_run import RunSettings, leads, train_model
     except ImportError as error:
         fail(f"training needs more packages ({error}): pip install 'antiprompt-gateway[train]'")
     try:
@@ -73,6 +73,8 @@ def train(
             report = train_model(data, to, chosen, judge_named(judge, settings), tell)
     except FAILURES as error:
         fail(str(error))
+    if not leads():
+        return
     if as_json:
         print_json(report)
         return

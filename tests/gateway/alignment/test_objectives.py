@@ -48,3 +48,24 @@ def test_the_same_random_numbers_give_the_same_loss() -> None:
         ranked.loss(toy.new_model(0), random.Random(1), torch.Generator().manual_seed(1))[0].item() for _ in range(2)
     ]
     assert losses[0] == losses[1]
+
+
+def test_a_model_that_is_shared_among_processes_samples_alone_and_scores_with_the_others() -> None:
+    """How many tokens are sampled differs between processes; if each waited for the others, all would wait for ever."""
+
+    class Shared(torch.nn.Module):  # type: ignore[misc]  # an untyped base
+        """What DistributedDataParallel is to a model: it counts how often the processes would have to meet."""
+
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module, self.met = module, 0
+
+        def forward(self, **given: torch.Tensor) -> object:
+            self.met += 1
+            return self.module(**given)
+
+    asked = Asked(PLAIN, ((NEGATIVE,),), (((7, 8), 1.0),))
+    ranked = Ranked(lambda _: [asked], lambda _: [], lambda found: [-1.0] * len(found), RankingSettings(), 0, toy.END)
+    model = Shared(toy.new_model(0))
+    ranked.loss(model, random.Random(1), torch.Generator().manual_seed(1))
+    assert model.met == 1

@@ -18,7 +18,6 @@ from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
 from gateway.chosen_bank import load_version, versions_folder
 from gateway.client_keys import ClientKeyStore
-from gateway.errors import StateUnavailable
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
 from gateway.hold_webhooks import HoldWebhooks
@@ -44,9 +43,6 @@ from gateway.strikes import StrikeStore
 from gateway.telemetry import Metrics, logger
 from gateway.traffic import Traffic
 from gateway.upstream import Upstream
-
-_OBSERVE_EVERY_S = 1.0
-_OBSERVE_RETRAINING_EVERY_S = 15.0
 
 
 @dataclass(slots=True)
@@ -273,26 +269,3 @@ async def _warm_up(parts: Parts) -> None:
     logger().info(
         "ready", bank=bank.version, encoder=bank.encoder.id, records=len(bank.records), calibration=calibration
     )
-
-
-async def _observe(parts: Parts) -> None:
-    """Keep the gauges that nobody sets in passing."""
-    while True:
-        metrics, policy = parts.metrics, parts.policies.current
-        metrics.redis_up.set(parts.redis.available)
-        metrics.spooled_flags.set(parts.flags.spool_flags)
-        in_shadow = policy.break_glass or parts.screener.calibration.in_shadow
-        metrics.name_policy(policy.version, "shadow" if in_shadow else str(policy.mode))
-        await asyncio.sleep(_OBSERVE_EVERY_S)
-
-
-async def _observe_retraining(parts: Parts) -> None:
-    """Keep the gauges of the workers, who have no metrics of their own."""
-    metrics = parts.metrics
-    while True:
-        with suppress(StateUnavailable):
-            runs = await parts.retraining.runs(limit=1)
-            metrics.retraining_refused.set(bool(runs) and runs[0].bad)
-            metrics.retraining_waiting.set(await parts.retraining.waiting())
-            metrics.retraining_dead.set(await parts.retraining.buried())
-        await asyncio.sleep(_OBSERVE_RETRAINING_EVERY_S)

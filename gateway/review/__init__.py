@@ -10,7 +10,7 @@
 ``versions``     versions of the bank: differences, publish, roll back
 ``thresholds``   the policy: risks from which rules act, what others would have done; ``backtest`` and ``curves``
 ``playground``   any text: how it is read, what is near, what policy would do
-``numbers``      how the work goes, who is blocked often; ``drift`` whether the scores are still what they were
+``numbers``      how the work goes, who is blocked often
 ``audit``        what people did
 
 Every route stands in the table of ``gateway.roles``; one that does not is denied to everybody. Without JavaScript the

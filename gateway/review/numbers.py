@@ -8,7 +8,6 @@ from typing import Final
 from starlette.responses import Response
 
 from antiprompt_bank import State
-from gateway.review.drift import drift_of
 from gateway.drift import drift_of
 from gateway.review.guard import Visit, see
 

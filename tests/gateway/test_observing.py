@@ -58,6 +58,15 @@ def gauge(observer: Observer, name: str, **labels: str) -> float:
     return found
 
 
+def _kept(observer: Observer) -> float | None:
+    return observer.metrics.registry.get_sample_value("antiprompt_flags_kept", {"state": "open"})
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
 async def test_flags_and_reviews_are_counted_by_how_far_they_have_come(make, redis_client: RedisClient):
     observer = make()
     await observer.shared()
@@ -133,13 +142,11 @@ async def test_an_observer_goes_on_while_redis_is_away_and_says_so(redis_server:
         await filed(redis)
         watching = asyncio.create_task(observer.follow())
         async with asyncio.timeout(PATIENCE_S):
-            while observer.metrics.registry.get_sample_value("antiprompt_flags_kept", {"state": "open"}) != 1:
-                await asyncio.sleep(0.01)
+            await until(lambda: _kept(observer) == 1)
             redis_server.kill()
             with suppress(StateUnavailable), redis.guard() as connection:
                 await connection.ping()  # somebody meets the loss
-            while gauge(observer, "redis_up") == 1:
-                await asyncio.sleep(0.01)
+            await until(lambda: gauge(observer, "redis_up") == 0)
         assert gauge(observer, "flags_kept", state="open") == 1
         assert not watching.done()
         await end_tasks(watching)

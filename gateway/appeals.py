@@ -72,6 +72,7 @@ async def appeal(request: Request, idempotency_key: Annotated[str | None, Header
         case_id=case.id,
         completion_id=case.completion_id,
         bank_version=case.bank_version,
+        exemplar=case.exemplar,
         end_user=end_user,
     )
     fingerprint = parts.redis.digest("appeal body", raw.decode("utf-8"))

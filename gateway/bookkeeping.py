@@ -9,6 +9,7 @@ from antiprompt_bank import Side
 from gateway.cases import CaseStore
 from gateway.errors import GatewayError, StateUnavailable
 from gateway.exchange import Exchange
+from gateway.exemplar_hits import ExemplarHits, behind
 from gateway.flags import Flag, FlagStore, Source
 from gateway.history import TenantHistory
 from gateway.judgement import Judgement
@@ -30,9 +31,11 @@ class Bookkeeper:
         history: TenantHistory,
         quotas: Quotas,
         strikes: StrikeStore,
+        hits: ExemplarHits,
         metrics: Metrics,
     ) -> None:
         self._strikes = strikes
+        self._hits = hits
         self._quotas = quotas
         self._spending: set[asyncio.Task[None]] = set()
         self._cases = cases
@@ -79,6 +82,7 @@ class Bookkeeper:
             risk=hit.risk,
             case_id=exchange.case_id,
             bank_version=exchange.bank_version,
+            exemplar=behind(judgement.scores[number], hit.hazard),
             end_user=exchange.end_user,
         )
         try:
@@ -123,6 +127,8 @@ class Bookkeeper:
         self._cases.record(case, exchange.texts())
         metrics = self._metrics
         metrics.requests.labels(exchange.surface.name, case.action, case.hazard or "none", case.side or "none").inc()
+        for exemplar in dict.fromkeys(_behind(exchange.request) + _behind(exchange.reply)):
+            self._hits.note(exemplar)
         spent_s = [
             exchange.timings_s[step] for step in ("screen_request", "screen_reply") if step in exchange.timings_s
         ]
@@ -165,3 +171,12 @@ class Bookkeeper:
     async def close(self) -> None:
         """Wait for what is still being counted."""
         await asyncio.gather(*self._spending, return_exceptions=True)
+
+
+def _behind(judgement: Judgement | None) -> list[str]:
+    """The exemplars behind what policy did about the texts of a request or a reply."""
+    if judgement is None:
+        return []
+    hits = judgement.decision.by_text.items()
+    found = [behind(judgement.scores[number], hit.hazard) for number, hit in hits if number < len(judgement.scores)]
+    return [exemplar for exemplar in found if exemplar is not None]

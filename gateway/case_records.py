@@ -47,7 +47,8 @@ class Case:
     ``created_at`` is UTC in seconds since 1970. ``side`` says on which side the action was taken. ``end_user`` is
     the digest of ``RedisClient.end_user_digest``. ``shadow`` names what shadow rules would have done, ``unreadable``
     the kinds of parts that went by unscreened, ``unscreened`` the cause where policy let pass what could not be
-    screened. ``standing`` is what strikes had led to for the end user (None: nothing). ``timings_ms`` has the
+    screened. ``standing`` is what strikes had led to for the end user (None: nothing). ``exemplar`` is the id
+    of the bank's exemplar behind the decision, unless it was to allow. ``timings_ms`` has the
     milliseconds of each step.
     """
 
@@ -71,6 +72,7 @@ class Case:
     unreadable: tuple[str, ...] = ()
     unscreened: str | None = None
     standing: str | None = None
+    exemplar: str | None = None
     upstream_status: int | None = None
     completion_id: str | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)

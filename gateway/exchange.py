@@ -12,6 +12,7 @@ from gateway.auth import Principal
 from gateway.cases import Case, CaseFinding, new_case_id
 from gateway.cases import Exchange as ExchangeTexts
 from gateway.conversation import Conversation
+from gateway.exemplar_hits import behind
 from gateway.judgement import Judgement
 from gateway.policy import Action, Decision, Policy
 from gateway.strikes import STANDING_HEADER, Standing
@@ -84,6 +85,15 @@ class Exchange:
         return request, "request"
 
     @property
+    def exemplar(self) -> str | None:
+        """The id of the bank's exemplar behind the decision; None where that is to allow."""
+        decision, side = self.deciding
+        judgement = self.request if side == "request" else self.reply
+        if judgement is None or decision.action is Action.ALLOW or decision.finding is None:
+            return None
+        return behind(judgement.scores[decision.finding], decision.hazard)
+
+    @property
     def action(self) -> Action:
         """What was done in the end: a rewrite that had no place, or no success, was a block (``withheld``)."""
         return Action.BLOCK if self.withheld else self.deciding[0].action
@@ -151,6 +161,7 @@ class Exchange:
             findings=(*_findings(self.request, "request"), *_findings(self.reply, "response")),
             unreadable=tuple(part.kind for part in self.unreadable),
             unscreened=unscreened or self.error,
+            exemplar=self.exemplar,
             standing=None if self.standing is Standing.GOOD else str(self.standing),
             upstream_status=self.upstream_status,
             completion_id=self.completion_id,

@@ -108,6 +108,7 @@ class Flag:
     ``duplicates`` counts how often policy flagged the same text again. ``language`` is an ISO 639-1 code, the store's
     guess where nobody gave one. ``claimed_by`` is who holds it until ``claimed_until`` (UTC seconds); its state is
     claimed then. ``awaited`` says that a webhook is to tell of the decision, because content is held until then.
+    ``exemplar`` is the id of the bank's exemplar behind the hit that it is about, where it is about one.
     """
 
     tenant: str
@@ -126,6 +127,7 @@ class Flag:
     created_at: float = 0.0
     id: str = ""
     language: str | None = None
+    exemplar: str | None = None
     state: FlagState = FlagState.OPEN
     duplicates: int = 0
     claimed_by: str | None = None

@@ -28,10 +28,12 @@ from gateway.endpoints import (
     with_key,
 )
 from gateway.errors import NotFound, ScreeningUnavailable
+from gateway.exemplar_hits import behind
 from gateway.flags import Flag, Source
 from gateway.hold_webhooks import HoldState, flag_id_of, hold_id_of, state_of
+from gateway.judgement import Judgement
 from gateway.parts import Parts
-from gateway.policy import Action, Decision
+from gateway.policy import Action
 from gateway.request_body import parse_object, read_body
 from gateway.wire import MODERATIONS
 
@@ -70,7 +72,8 @@ async def hold(request: Request, idempotency_key: Annotated[str | None, Header(m
     principal = await parts.proxy.admit(request)
     raw = await read_body(request, parts.settings.limits)
     asked = validated(HoldRequest, parse_object(raw, parts.settings.limits.max_json_depth))
-    decision = await _decision(parts, principal, asked.text)
+    judgement = await _judged(parts, principal, asked.text)
+    decision = judgement.decision
     if decision.action is Action.ALLOW:
         return json_reply({"id": None, "state": "allowed"})
     bank = parts.screener.bank
@@ -84,6 +87,7 @@ async def hold(request: Request, idempotency_key: Annotated[str | None, Header(m
         risk=decision.risk,
         bank_version=bank.version if bank is not None else None,
         end_user=parts.redis.end_user_digest(asked.end_user) if asked.end_user else None,
+        exemplar=None if decision.finding is None else behind(judgement.scores[decision.finding], decision.hazard),
         awaited=parts.webhooks.configured,
     )
     fingerprint = parts.redis.digest("hold body", raw.decode("utf-8"))
@@ -104,7 +108,7 @@ async def hold_state(request: Request, hold_id: str) -> Response:
     return json_reply({"id": hold_id, "state": state_of(flag.state)})
 
 
-async def _decision(parts: Parts, principal: Principal, text: str) -> Decision:
+async def _judged(parts: Parts, principal: Principal, text: str) -> Judgement:
     """What policy would do with a request of this text. Raises ``ScreeningUnavailable`` even where policy would let
     what could not be screened pass: published is published."""
     body: dict[str, Any] = {"input": text}
@@ -115,4 +119,4 @@ async def _decision(parts: Parts, principal: Principal, text: str) -> Decision:
     judgement = await parts.judge.request(conversation, policy, tenant=principal.tenant, known=nothing_known)
     if judgement.unscreened:
         raise ScreeningUnavailable("the content could not be screened now, so it may not be published; try again")
-    return judgement.decision
+    return judgement

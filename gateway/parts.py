@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from antiprompt_bank import Bank, Prepared, Score
 from gateway.accounts import AccountStore
 from gateway.auth import Authenticator
 from gateway.bank_versions import BankVersions
@@ -18,6 +19,7 @@ from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
 from gateway.chosen_bank import load_version, versions_folder
 from gateway.client_keys import ClientKeyStore
+from gateway.exemplar_hits import ExemplarHits
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
 from gateway.hold_webhooks import HoldWebhooks
@@ -89,6 +91,7 @@ class Parts:
     quotas: Quotas
     strikes: StrikeStore
     webhooks: HoldWebhooks
+    hits: ExemplarHits
     policies: PolicyStore
     screener: Screener
     judge: Judge
@@ -119,9 +122,14 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     authenticator = Authenticator(keys, allowed_hosts=settings.routes.allowed_hosts)
     quotas = Quotas(redis, settings.flags)
     policies = PolicyStore(redis, settings.policy_file)
-    traffic = Traffic(redis, settings.retention)
+    traffic, hits = Traffic(redis, settings.retention), ExemplarHits(redis)
+
+    def scored(bank: Bank, prepared: Prepared, score: Score) -> None:
+        traffic.note(bank, prepared, score)
+        hits.note_scored(bank, prepared, score)
+
     screener = Screener(
-        settings.screening, metrics, calibration_for=partial(calibration_for, settings), on_scored=traffic.note
+        settings.screening, metrics, calibration_for=partial(calibration_for, settings), on_scored=scored
     )
     influence = Influence(lambda: screener.in_force, traffic, shipped_harmless)
     versions = BankVersions(redis, versions_folder(settings), pinned=settings.bank.version)
@@ -143,7 +151,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     cases = CaseStore(redis, settings.retention, on_dropped=dropped)
     flags = FlagStore(redis, Spool(settings.data_dir / "spool", max_bytes=settings.flags.max_spool_bytes))
     strikes = StrikeStore(redis, settings.strikes)
-    bookkeeper = Bookkeeper(cases, flags, history, quotas, strikes, metrics)
+    bookkeeper = Bookkeeper(cases, flags, history, quotas, strikes, hits, metrics)
     upstream = Upstream(http, base_url, settings.upstream.api_key, trace_context=settings.tracing.to_upstream)
     replies = Replies(settings, upstream, judge, screener, history, bookkeeper, metrics)
     proxy = Proxy(
@@ -179,6 +187,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         authenticator=authenticator,
         quotas=quotas,
         strikes=strikes,
+        hits=hits,
         webhooks=HoldWebhooks(redis, settings.holds, metrics),
         policies=policies,
         screener=screener,
@@ -231,6 +240,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
             parts.policies.follow(),
             parts.overlay.follow(),
             parts.traffic.follow(),
+            parts.hits.follow(),
             parts.webhooks.follow(),
             parts.observer.follow(),
         )

@@ -74,6 +74,16 @@ RETRAINING = Key(
     "antiprompt:{flags}:retraining", "stream", "Reviews that the workers have not learned from", "until archived"
 )
 
+EXEMPLAR_HITS = Key(
+    "antiprompt:{hits}:day:%s", "hash", "Day -> exemplar id, kind of hit -> how often, 50,000 at most", "60 days"
+)
+EXEMPLAR_VERDICTS = Key(
+    "antiprompt:{flags}:exemplar_verdicts",
+    "hash",
+    "Exemplar id, confirmed or dismissed -> how many flags of its hits were",
+    "for ever",
+)
+
 HOLD_WEBHOOKS = Key(
     "antiprompt:{flags}:hold_webhooks",
     "zset",

@@ -17,6 +17,7 @@ from gateway.redis_keys import (
     BANK_CHANGES,
     BANK_ENTRIES,
     BANK_ENTRY_REVIEWS,
+    EXEMPLAR_VERDICTS,
     FLAG,
     FLAG_LEASES,
     FLAG_REVIEWS,
@@ -68,6 +69,12 @@ local function note(action)
         'subject', plan.review, 'note', plan.note)
     redis.call('XADD', retraining, '*', 'review', plan.review, 'action', action)
 end
+local function judge_hit(flag, by)
+    if not flag.exemplar or plan.counts == '' then return end
+    local field = flag.exemplar .. ' ' .. plan.counts
+    local left = redis.call('HINCRBY', KEYS[flag.verdicts], field, by)
+    if left <= 0 then redis.call('HDEL', KEYS[flag.verdicts], field) end
+end
 local function take_back(flag, from, to)
     local held = flag.strike and redis.call('HGET', KEYS[flag.strike], flag.case)
     local strike = held and cjson.decode(held)
@@ -98,6 +105,7 @@ for _, flag in ipairs(plan.flags) do
     redis.call('RPUSH', KEYS[flag.reviews], plan.review)
     if plan.counts ~= '' then redis.call('HINCRBY', KEYS[flag.reporter], plan.counts, 1) end
     if plan.counts == 'dismissed' then take_back(flag, '', plan.review) end
+    judge_hit(flag, 1)
 end
 redis.call('HSET', review, 'review', ARGV[2])
 redis.call('ZADD', recent, now_ms, plan.review)
@@ -129,6 +137,7 @@ for _, flag in ipairs(plan.flags) do
     redis.call('HINCRBY', KEYS[flag.key], 'rounds', 1)
     if plan.counts ~= '' then redis.call('HINCRBY', KEYS[flag.reporter], plan.counts, -1) end
     take_back(flag, plan.review, '')
+    judge_hit(flag, -1)
 end
 redis.call('HSET', review, 'undone_by', plan.by, 'undone_at', tostring(now_ms / 1000))
 note(plan.action)
@@ -251,8 +260,10 @@ def _plan(review: Review, by: str, action: str, now_ms: int) -> dict[str, Any]:
 def _moving(keys: _Keys, flag: Flag, source: FlagState, to: FlagState, struck: Struck) -> dict[str, Any]:
     strike = {"strike": keys.place(struck[flag.id]), "case": flag.case_id} if flag.id in struck else {}
     told = {"told": keys.place(HOLD_WEBHOOKS()), "tries": keys.place(HOLD_WEBHOOK_TRIES())}
+    hit = {"exemplar": flag.exemplar, "verdicts": keys.place(EXEMPLAR_VERDICTS())} if flag.exemplar else {}
     return {
         **strike,
+        **hit,
         **(told if source.decided or to.decided else {}),
         "side": flag.side or "",
         "id": flag.id,

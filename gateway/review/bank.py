@@ -94,7 +94,7 @@ async def show_bank(visit: Visit) -> Response:
 
 
 async def show_exemplar(visit: Visit) -> Response:
-    """One exemplar: text, provenance, hits, and the form to change its state."""
+    """One exemplar: text, provenance, what it hit and how that was judged, and the form to change it."""
     record, entry = await _exemplar(visit)
     bank = visit.parts.screener.bank
     twin = None
@@ -111,6 +111,7 @@ async def show_exemplar(visit: Visit) -> Response:
         hits=len(behind),
         acted=sum(case.action != "allow" for case in behind),
         counted=len(cases),
+        report=await visit.parts.hits.report(record.id),
         states=tuple(State),
         kinds=tuple(Kind),
     )

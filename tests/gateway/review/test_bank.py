@@ -6,9 +6,12 @@ import pytest
 
 from antiprompt_bank import Bank, Kind, State
 from antiprompt_bank.layers import Layers
+from gateway.flags import Source
 from gateway.parts import Parts
+from gateway.review_records import Decision, Verdict
 from gateway.roles import Role
-from tests.gateway.review.conftest import ANTHRAX, LogIn
+from gateway.screening import Subject
+from tests.gateway.review.conftest import ANTHRAX, FileFlag, LogIn
 
 
 def shown(text: str) -> list[str]:
@@ -87,6 +90,45 @@ async def test_what_an_exemplar_stands_for_is_corrected_audited_and_changed_back
     entry = await parts.entries.get(record.id)
     assert entry.record == record
     assert Layers(tiny_bank).with_records([entry.record]) is tiny_bank
+
+
+async def test_its_page_tells_what_an_exemplar_hit_and_how_people_judged_that(
+    log_in: LogIn, tiny_bank: Bank, with_bank: None, parts: Parts, file_flag: FileFlag
+) -> None:
+    person = await log_in(Role.ANALYST)
+    record = tiny_bank.records[0]
+    path = f"/review/bank/exemplars/{record.id}"
+    page = (await person.get(path)).text
+    assert "Would have hit" not in page
+    assert "<svg" not in page
+    for _ in range(1234):
+        parts.hits.note(record.id)
+    await parts.hits.flush()
+    for decision in (Decision.CONFIRM, Decision.CONFIRM, Decision.DISMISS):
+        flag = await file_flag(f"Some text, {decision}.", source=Source.POLICY, exemplar=record.id)
+        await parts.reviews.decide(Verdict(flag_ids=(flag,), moderator="ada", decision=decision))
+        await parts.reviews.decide(Verdict(flag_ids=(flag,), moderator="ada", decision=decision))
+    page = (await person.get(path)).text
+    assert "<dt>Hits in 30 days</dt><dd>1,234</dd>" in page
+    assert (
+        "<dt>Confirmed by people</dt><dd>1</dd>" in page
+    )  # the same text is one flag, and the same verdict one review
+    assert "<dt>False by people</dt><dd>1</dd>" in page
+    assert "1234 hits</title>" in page
+
+
+async def test_the_page_of_an_exemplar_in_shadow_tells_what_it_would_have_hit(
+    log_in: LogIn, tiny_bank: Bank, with_bank: None, parts: Parts
+) -> None:
+    record = tiny_bank.records[0]
+    await parts.entries.change(record, by="ada", state=State.SHADOW)
+    bank = Layers(tiny_bank).with_records([entry.record for entry in await parts.entries.all()])
+    parts.screener.swap(bank)
+    await parts.screener.screen([Subject(ANTHRAX, "request"), Subject("Bake a loaf of bread.", "request")], tenant="t")
+    await parts.hits.flush()
+    page = (await (await log_in(Role.ANALYST)).get(f"/review/bank/exemplars/{record.id}")).text
+    assert '<dt>Would have hit</dt><dd>1<span class="soft"> from the shadow</span></dd>' in page
+    assert "<dt>Of them, passed so far</dt><dd>1</dd>" in page
 
 
 async def test_a_harmless_look_alike_may_name_no_hazard_and_a_harmful_exemplar_must(

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.neighbours import Rows, shelf_of, stored
 from antiprompt_bank.records import Antiprompt
-from antiprompt_bank.views import View
-from antiprompt_bank.windows import windows
+from antiprompt_bank.telling import Telling
 
 WINDOW_TOKENS: Final = 64
 """Tokens of a window. Short enough that one bad sentence is not diluted, long enough to hold an instruction."""
@@ -56,12 +55,16 @@ def prompt_ids(prompt: str | None, encoder: Encoder) -> tuple[int, ...] | None:
 def encoded(
     records: Sequence[Antiprompt], encoder: Encoder, *, first: int = 0, progress: Progress | None = None
 ) -> tuple[Rows, NDArray[np.float32]]:
-    """The rows of records and their vectors, as building a bank makes them; the first record is number ``first``."""
+    """The rows of records and their vectors, as building a bank makes them; the first record is number ``first``.
+
+    Of a harmful document whose harmless twin is among them only what the twin has not is encoded (``telling``).
+    """
+    telling = Telling(records, encoder, window_tokens=WINDOW_TOKENS)
     owner: list[int] = []
     is_pair: list[bool] = []
     inputs: list[tuple[int, ...]] = []
     for at, record in enumerate(records, start=first):
-        cut = windows(View("raw", record.text), encoder.tokenize(record.text), window_tokens=WINDOW_TOKENS)
+        cut = telling.windows(record)
         prompt = [] if record.prompt is None else [prompt_ids(record.prompt, encoder) or ()] * len(cut)
         owner += [at] * (len(cut) + len(prompt))
         is_pair += [False] * len(cut) + [True] * len(prompt)

@@ -18,6 +18,7 @@ from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.fitting import (
     Exemplars,
     backgrounds,
+    direction_of,
     fit_answer_curve,
     fit_request_curve,
     fit_trained_curve,
@@ -25,7 +26,7 @@ from antiprompt_bank.fitting import (
 )
 from antiprompt_bank.hazards import HAZARDS
 from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Rows, Shelves, Situation, paired, shelf_of
-from antiprompt_bank.records import Antiprompt
+from antiprompt_bank.records import Antiprompt, Side
 
 _MOST_FITTED = 4000
 
@@ -100,7 +101,7 @@ def _fit(situation: Situation, made: _Material, shelves: Shelves, encoder: Encod
         return Curve()
     if encoder.leaning:
         harmless = None if unseen is None else _found(situation, unseen, made, shelves, encoder, NEIGHBOURS)
-        return fit_trained_curve(known, harmless)
+        return fit_trained_curve(known, harmless, _side(situation), _direction(situation, made))
     return fit_request_curve(known) if situation == "request" else fit_answer_curve(known)
 
 
@@ -116,7 +117,7 @@ def _found(
     found = shelves.find(situation, vectors, paired(asked.vectors[pair], vectors), count=count)
     families = asked.families[owner]
     harmful, benign = (side.best(NEIGHBOURS, without=made.families[side.record] == families[:, None]) for side in found)
-    leaning = encoder.leaning.get("request" if situation == "request" else "response")
+    leaning = encoder.leaning.get(_side(situation))
     return Exemplars(
         harmful,
         benign,
@@ -130,17 +131,31 @@ def _found(
 
 def _queries(situation: Situation, made: _Material) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows that stand for a text of this situation, and in the same order those of its prompts."""
-    side = "request" if situation == "request" else "response"
-    with_prompt = situation == "response_with_prompt"
-    wanted = made.deciding & np.array(
-        [record.side == side and (record.prompt is not None or not with_prompt) for record in made.records], dtype=bool
-    )
-    alone = np.flatnonzero(wanted[made.rows.record] & ~made.rows.pair)
-    pair = np.flatnonzero(wanted[made.rows.record] & made.rows.pair) if with_prompt else alone
+    wanted = _of_situation(situation, made)
+    alone = np.flatnonzero(wanted & ~made.rows.pair)
+    pair = np.flatnonzero(wanted & made.rows.pair) if situation == "response_with_prompt" else alone
     if len(alone) > _MOST_FITTED:
         some = np.sort(np.random.default_rng(0).choice(len(alone), _MOST_FITTED, replace=False))
         alone, pair = alone[some], pair[some]
     return alone, pair
+
+
+def _direction(situation: Situation, made: _Material) -> NDArray[np.float32]:
+    on = np.flatnonzero(_of_situation(situation, made) & ~made.rows.pair)
+    harmful = np.array([record.harmful for record in made.records], dtype=bool)[made.rows.record[on]]
+    return direction_of(made.vectors[on], harmful)
+
+
+def _of_situation(situation: Situation, made: _Material) -> NDArray[np.bool_]:
+    """``(rows,)`` which rows belong to records that decide and stand for a text of this situation."""
+    side, with_prompt = _side(situation), situation == "response_with_prompt"
+    records = [record.side == side and (record.prompt is not None or not with_prompt) for record in made.records]
+    wanted: NDArray[np.bool_] = (made.deciding & np.array(records, dtype=bool))[made.rows.record]
+    return wanted
+
+
+def _side(situation: Situation) -> Side:
+    return "request" if situation == "request" else "response"
 
 
 def family_of(record: Antiprompt) -> str | None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Neighbours, Situation
+from antiprompt_bank.records import Side
 
 MEDIUM: Final = 0.5
 HIGH: Final = 0.9
@@ -31,7 +32,8 @@ PASSING_UNSEEN: Final = {MEDIUM: 0.01, HIGH: 0.001}
 """The same, where an adapter was trained on the exemplars, for everyday texts that neither it nor the bank has seen."""
 
 NEARNESS_WEIGHT: Final = 8.0
-LEANING_WEIGHT: Final = 0.5
+LEANING_WEIGHT: Final[Mapping[Side, float]] = {"request": 0.25, "response": 0.0}
+DIRECTION_WEIGHT: Final = 0.25
 TRAINED_NEIGHBOURS: Final = 32
 """The line of an encoder with an adapter; chosen with whole sources left out (``RESULTS.md``)."""
 
@@ -51,7 +53,8 @@ class Curve:
     Empty for requests, where it gained nothing, and with an adapter.
 
     *Leaning* is what an adapter's own classifier says of the vector alone, ``leaning_weight`` times of which is added
-    to nearness: what is near to nothing that the bank knows can still lean to harm.
+    to nearness: what is near to nothing that the bank knows can still lean to harm. ``direction`` ``(d + 1,)``, bias
+    last, does the same job, but was fitted to this bank's exemplars and is added as it is; empty without an adapter.
 
     ``fitted_on`` counts the windows of exemplars; ``recall`` is the share of harmful ones, their families left out, at
     risk 0.5 and 0.9.
@@ -64,6 +67,7 @@ class Curve:
     stance: tuple[float, ...] = ()
     stance_bias: float = 0.0
     leaning_weight: float = 0.0
+    direction: tuple[float, ...] = ()
     fitted_on: int = 0
     recall: tuple[float, float] = (0.0, 0.0)
 
@@ -80,6 +84,8 @@ class Curve:
         line = self.harmful * near_harm - self.benign * near_good + self.bias
         if leaning is not None:
             line = line + self.leaning_weight * lean(vectors, leaning)
+        if self.direction:
+            line = line + lean(vectors, np.array(self.direction, dtype=np.float32))
         if self.stance:
             line = np.minimum(line, vectors @ np.array(self.stance) + self.stance_bias)
         return sigmoid(line)
@@ -132,7 +138,7 @@ def mean_closeness(
 
 
 def lean(vectors: NDArray[np.float32], leaning: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``(n,)`` logits of harm that an adapter's classifier ``(d + 1,)`` gives ``(n, d)`` vectors."""
+    """``(n,)`` logits of harm that a linear classifier ``(d + 1,)``, bias last, gives ``(n, d)`` vectors."""
     said: NDArray[np.float64] = (vectors @ leaning[:-1] + leaning[-1]).astype(np.float64)
     return said
 
@@ -143,4 +149,5 @@ def sigmoid(line: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _curve(row: Mapping[str, Any]) -> Curve:
-    return Curve(**{**row, "stance": tuple(row["stance"]), "recall": tuple(row["recall"])})
+    tuples = {name: tuple(row.get(name, ())) for name in ("stance", "direction", "recall")}
+    return Curve(**{**row, **tuples})

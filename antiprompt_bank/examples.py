@@ -23,7 +23,8 @@ FOLDS: Final = "folds.json"
 class Example:
     """One labelled text. ``prompt`` is what a response answers; ``category`` the set's own, ``hazard`` ours for it.
 
-    Rows of one ``group`` (translations, attacks on one goal) belong together. ``soft`` marks a weak label.
+    Rows of one ``group`` (translations, attacks on one goal) belong together. ``soft`` marks a weak label, ``payload``
+    is the part of a harmful document that is harmful.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Example:
     language: str = "en"
     group: str | None = None
     soft: bool = False
+    payload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +157,5 @@ def _example(row: Mapping[str, Any], stem: str) -> Example:
         language=str(row.get("lang", "en")),
         group=None if row.get("group") is None else f"{source}:{row['group']}",
         soft=bool(row.get("soft", False)),
+        payload=row.get("payload") or None,
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from antiprompt_bank.additions import LEAST_RADIUS, MOST_RADIUS, RADIUS_MARGIN, REPETITION
 from antiprompt_bank.calibration import (
+    DIRECTION_WEIGHT,
     HIGH,
     LEANING_WEIGHT,
     MEDIUM,
@@ -23,13 +24,18 @@ from antiprompt_bank.calibration import (
     PASSING_UNSEEN,
     TRAINED_NEIGHBOURS,
     Curve,
+    lean,
     mean_closeness,
     sigmoid,
 )
 from antiprompt_bank.neighbours import NEIGHBOURS, Neighbours, Rows, Shelf, stored
+from antiprompt_bank.records import Side
 
 _RIDGE: Final = 1.0
 _STANCE_RIDGE: Final = 0.1
+_DIRECTION_RIDGE: Final = 0.1
+_MOST_DIRECTED: Final = 20_000
+"""Windows that a direction is fitted on: more cost time and move it little."""
 _FOLDS: Final = 8
 
 _FEWEST: Final = 24
@@ -144,32 +150,56 @@ def radii(
     return radius
 
 
-def fit_trained_curve(known: Exemplars, harmless: Exemplars | None) -> Curve:
+def direction_of(vectors: NDArray[np.float32], harmful: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """``(d + 1,)``, bias last: the direction from harmless windows to harmful ones, both of equal weight, in logits.
+
+    At most 20,000 of the ``(n, d)`` windows are looked at. Nothing but a zero where one of the labels is missing.
+    """
+    if not harmful.any() or harmful.all():
+        return np.zeros(vectors.shape[1] + 1, dtype=np.float32)
+    if len(vectors) > _MOST_DIRECTED:
+        some = np.sort(np.random.default_rng(0).choice(len(vectors), _MOST_DIRECTED, replace=False))
+        vectors, harmful = vectors[some], harmful[some]
+    return _logistic(vectors.astype(np.float64), harmful, _DIRECTION_RIDGE).astype(np.float32)
+
+
+def fit_trained_curve(
+    known: Exemplars, harmless: Exemplars | None, side: Side, direction: NDArray[np.float32]
+) -> Curve:
     """The line of an encoder with an adapter: its weights are given, and only moved to where the harmless stay below.
 
-    The adapter has learned from the bank's own exemplars, so they say nothing about unseen texts: ``harmless`` are
-    everyday texts that neither has seen. Without any, the bank's everyday exemplars must do, which flatters.
+    ``direction`` is that of the bank's windows of this ``side`` (``direction_of``). The adapter has learned from the
+    bank's own exemplars, so they say nothing about unseen texts: ``harmless`` are everyday texts that neither has seen.
+    Without any, the bank's everyday exemplars must do, which flatters.
     """
     if known.fewest < _FEWEST or known.leaning is None:
         return Curve()
-    line = _trained_line(known)
+    line = _trained_line(known, side, direction)
     below = line[known.is_everyday]
     if harmless is not None and len(harmless.families) >= _FEWEST:
-        below = _trained_line(harmless)
+        below = _trained_line(harmless, side, direction)
     medium = max(
         _passed_by(PASSING_UNSEEN[MEDIUM], below), _passed_by(PASSING_LOOKALIKES[MEDIUM], line[known.is_lookalike])
     )
     high = max(_passed_by(PASSING_UNSEEN[HIGH], below), medium + _LEAST_GAP)
     scale, bias = _anchored(medium, high)
     weight = NEARNESS_WEIGHT * scale
-    curve = Curve(weight, weight, bias, TRAINED_NEIGHBOURS, leaning_weight=LEANING_WEIGHT * scale)
+    curve = Curve(
+        weight,
+        weight,
+        bias,
+        TRAINED_NEIGHBOURS,
+        leaning_weight=LEANING_WEIGHT[side] * scale,
+        direction=tuple((DIRECTION_WEIGHT * scale * direction.astype(np.float64)).round(6).tolist()),
+    )
     return _described(curve, known, scale * line + bias)
 
 
-def _trained_line(known: Exemplars) -> NDArray[np.float64]:
+def _trained_line(known: Exemplars, side: Side, direction: NDArray[np.float32]) -> NDArray[np.float64]:
     near_harm, near_good = mean_closeness(known.harmful, known.benign, TRAINED_NEIGHBOURS)
     leaning = np.zeros(len(near_harm)) if known.leaning is None else known.leaning
-    return NEARNESS_WEIGHT * (near_harm - near_good) + LEANING_WEIGHT * leaning
+    line = NEARNESS_WEIGHT * (near_harm - near_good) + LEANING_WEIGHT[side] * leaning
+    return line + DIRECTION_WEIGHT * lean(known.vectors, direction)
 
 
 def fit_request_curve(known: Exemplars) -> Curve:

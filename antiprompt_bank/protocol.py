@@ -28,6 +28,9 @@ _DEFAULT_HAZARD: Final = "non_violent_crimes"
 _PERSONAS: Final = frozenset({"persona", "roleplay"})
 """Categories of look-alike sources that resemble no hazard: as everyday as chat, if longer."""
 
+_AROUND: Final = 80
+"""Characters of a document that are kept on each side of what was planted in it."""
+
 _LEAST_TRAINED: Final = 0.75
 """Of a source at least this share is trained on before rows are held back."""
 
@@ -98,7 +101,7 @@ def as_antiprompt(example: Example, role: Role) -> Antiprompt | None:
         return None
     alike = role == "response" or (role == "lookalike" and example.category not in _PERSONAS)
     return Antiprompt(
-        text=example.text,
+        text=_passage(example),
         label=Label.HARMFUL if example.harmful else Label.BENIGN,
         side=example.side,
         hazard=hazard if example.harmful or (alike and HAZARDS[hazard].carries_text) else None,
@@ -108,6 +111,14 @@ def as_antiprompt(example: Example, role: Role) -> Antiprompt | None:
         licence="see the set",
         family=_family(example),
     )
+
+
+def _passage(example: Example) -> str:
+    """The text, or of a harmful document the part that is harmful and a little of what stands around it."""
+    at = example.text.find(example.payload) if example.payload and example.harmful else -1
+    if at < 0 or example.payload is None:
+        return example.text
+    return example.text[max(0, at - _AROUND) : at + len(example.payload) + _AROUND]
 
 
 class _Copies:

@@ -40,6 +40,7 @@ _BUILT_BY: Final = (
     "neighbours.py",
     "records.py",
     "store.py",
+    "telling.py",
     "tokens.py",
     "windows.py",
 )

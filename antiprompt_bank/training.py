@@ -35,8 +35,7 @@ from antiprompt_bank.building import family_of
 from antiprompt_bank.features import FeatureCache
 from antiprompt_bank.model_files import EncoderCard
 from antiprompt_bank.records import Antiprompt
-from antiprompt_bank.views import View
-from antiprompt_bank.windows import windows
+from antiprompt_bank.telling import Telling
 
 Progress = Callable[[int, int], None]
 """Told how many of how many steps are done; reading the texts is the first half."""
@@ -158,8 +157,9 @@ def _lessons(
     inputs: list[tuple[int, ...]] = []
     owner: list[int] = []
     weight: list[float] = []
+    telling = Telling(records, encoder, window_tokens=WINDOW_TOKENS)
     for at, record in enumerate(records):
-        cut = windows(View("raw", record.text), encoder.tokenize(record.text), window_tokens=WINDOW_TOKENS)
+        cut = telling.windows(record)
         # Evenly spread and not by chance, so that each training on a text reads the same of it.
         spread = np.linspace(0, len(cut) - 1, min(len(cut), settings.windows_a_text)).round().astype(int)
         some = [cut[n] for n in spread.tolist()]
@@ -187,7 +187,7 @@ def _lessons(
 def _weight(record: Antiprompt, windows_of_it: int, settings: TrainingSettings) -> float:
     if not record.harmful:
         return 1.0
-    # An instruction hidden in a document is in one of its windows; the others are harmless.
+    # An instruction hidden in a document is in few of its windows, and which ones only a twin tells.
     share = 1.0 / windows_of_it if record.hazard == "indirect_injection" else 1.0
     return max(share, 0.2) * settings.trust.get(record.source, 1.0)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiprompt_bank.calibration import Curve
-from antiprompt_bank.fitting import Exemplars, backgrounds, fit_answer_curve, fit_request_curve
+from antiprompt_bank.fitting import (
+    Exemplars,
+    backgrounds,
+    direction_of,
+    fit_answer_curve,
+    fit_request_curve,
+    fit_trained_curve,
+)
 from antiprompt_bank.neighbours import Neighbours, Rows
 
 
@@ -141,3 +148,29 @@ def test_a_background_never_reaches_one() -> None:
     same = np.ones((20, 1), dtype=np.float32)
     found = backgrounds(same, rows_of(20), ["request"] * 20, np.arange(20), np.arange(20), np.arange(20) % 2 == 0)
     np.testing.assert_allclose(found, 0.95)
+
+
+def test_a_direction_points_from_the_harmless_to_the_harmful_however_few_these_are() -> None:
+    random = np.random.default_rng(0)
+    harmful = np.arange(30_000) % 20 == 0
+    vectors = random.normal(0, 0.3, (30_000, 5)) + np.outer(np.where(harmful, 0.5, -0.5), [1, 0, 0, 0, 0])
+    direction = direction_of(vectors.astype(np.float32), harmful)
+    said = vectors @ direction[:-1] + direction[-1]
+    assert direction.shape == (6,)
+    assert direction[0] > 3 * np.abs(direction[1:-1]).max()
+    assert np.mean(said[harmful] > 0) == pytest.approx(np.mean(said[~harmful] < 0), abs=0.03)
+    assert (direction_of(vectors.astype(np.float32), np.ones(30_000, dtype=bool)) == 0).all()
+
+
+def test_with_an_adapter_the_line_holds_what_the_bank_s_own_vectors_say() -> None:
+    known = replace(exemplars(harm_shift=0.0, everyday_shift=0.0), leaning=np.zeros(300))
+    direction = direction_of(known.vectors, known.is_harmful)
+    curve = fit_trained_curve(known, None, "response", direction)
+    without = fit_trained_curve(known, None, "response", np.zeros_like(direction))
+    told_apart, by_chance = (
+        np.mean(harm[:, None] > alike[None, :]) for harm, alike, _ in (risks(curve, known), risks(without, known))
+    )
+    assert told_apart > 0.75
+    assert by_chance == pytest.approx(0.5, abs=0.1)
+    assert Curve(**{**asdict(curve)}) == curve
+    assert len(curve.direction) == 4

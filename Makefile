@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test bench bench-screening experiments image image-lint format clean help
+.PHONY: serve test bench bench-screening experiments image image-lint chart format clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,10 @@ image:  ## build an image and try it out, without an engine too (TARGET=worker, 
 image-lint: $(VENV)/test.stamp  ## check the Dockerfile and the compose file
 	tests/proxy.sh
 	$(BIN)/python -m pytest tests/docker
+
+chart: $(VENV)/test.stamp  ## make the table of the chart's values, render the chart in many ways and check all of it
+	$(BIN)/python helm/table.py
+	$(BIN)/python -m pytest tests/helm
 
 format: $(VENV)/test.stamp  ## format the code and mend what ruff can
 	$(BIN)/ruff format .

@@ -34,7 +34,8 @@ The path of a request, and who does what on it:
 ``retraining``     the workers: reviews -> candidate -> gate -> next version (``retraining_*`` its steps)
 ``tracing``        the path of a request, step by step, for whoever runs an OpenTelemetry collector
 ``observing``      the gauges that nobody sets in passing; ``drift`` whether the scores are still what they were
-``redis_client``   the one connection to Redis (``redis_server`` the private one, ``redis_keys`` every key)
+``redis_client``   the one connection to Redis (``redis_server`` the private one, ``redis_nodes`` outside ones and
+                   ``redis_cluster`` a cluster of them, ``redis_check`` how they are set up, ``redis_keys`` every key)
 
 Arrows run one way; the contract stands in ``pyproject.toml`` and is checked by the test command.
 """

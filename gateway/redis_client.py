@@ -1,4 +1,4 @@
-"""The one connection to Redis: a shared one by URL, or the private server that the gateway runs itself.
+"""The one connection to Redis: a shared one by URL, by Sentinels or a cluster, or the gateway's own private server.
 
 Whatever goes wrong with Redis leaves through ``RedisClient.guard`` as ``StateUnavailable``. After a lost connection
 the guard refuses at once, without waiting, until a probe in the background has had an answer: a dead Redis does not
@@ -11,27 +11,28 @@ import asyncio
 import contextlib
 import hmac
 import os
-import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, TypeAlias
 from urllib.parse import quote
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
+from redis.exceptions import AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.errors import StateUnavailable
-from gateway.redis_keys import INSTALLATION_SECRET
+from gateway.redis_check import Finding, check_redis
+from gateway.redis_cluster import ClusterRedis
+from gateway.redis_keys import CONFIRMED, INSTALLATION_SECRET
+from gateway.redis_nodes import NotReplicated, address_of, hash_tag, node_opener, open_by_sentinels, open_server
 from gateway.redis_server import LOCK_TIMEOUT_S, DataDirInUse, RedisServer
 from gateway.settings import RedisSettings
 from gateway.telemetry import logger
+
+__all__ = ["Field", "Finding", "RedisClient", "end_tasks"]
 
 log = logger()
 
@@ -41,7 +42,9 @@ Field: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
 PROBE_S = 0.2
 _CANCEL_AGAIN_S = 0.5
 ATTACH_AFTER_S = 0.2  # a gateway that runs holds its lock for good, so a command need not wait for it
-MIN_VERSION = (6, 2)
+
+_TAKES_NO_WRITES: Final = (OutOfMemoryError, ReadOnlyError, ClusterDownError, TryAgainError, AskError)
+"""Full, a replica, or a cluster that is being mended or whose slots are moving; all but the first soon pass."""
 
 
 async def end_tasks(*tasks: asyncio.Task[None]) -> None:
@@ -55,15 +58,6 @@ async def end_tasks(*tasks: asyncio.Task[None]) -> None:
         await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing about an outside Redis that an operator should know; ``message`` ends in what to do."""
-
-    level: Literal["error", "warning"]
-    name: str
-    message: str
-
-
 class RedisClient:
     """A pool of connections, watched. ``start`` before use, ``close`` at the end.
 
@@ -71,7 +65,7 @@ class RedisClient:
     """
 
     def __init__(self, settings: RedisSettings, data_dir: Path, *, attach: bool = False) -> None:
-        self.server = RedisServer(data_dir / "redis") if settings.url is None else None
+        self.server = None if settings.outside else RedisServer(data_dir / "redis")
         self._settings = settings
         self._data_dir = data_dir
         self._attach = attach
@@ -88,18 +82,7 @@ class RedisClient:
         Raises ``RedisServerError`` when the private server cannot run, ``DataDirInUse`` when another gateway has it.
         """
         self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        url = self._settings.url.get_secret_value() if self._settings.url is not None else await self._start_server()
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=self._settings.max_connections,
-            timeout=self._settings.timeout_s,
-            socket_timeout=self._settings.timeout_s,
-            socket_connect_timeout=self._settings.timeout_s,
-            # A command is sent once: whoever may repeat it knows so, and the probe finds out when Redis is back.
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-        )
-        self._client = Redis(connection_pool=pool)
+        self._client = await self._connect()
         self._secret = _read_secret(self._secret_path)
         await self._probe()
         self._tasks.append(asyncio.create_task(self._probe_when_lost()))
@@ -113,7 +96,6 @@ class RedisClient:
         self._back.clear()
         if self._client is not None:
             await self._client.aclose()
-            await self._client.connection_pool.disconnect()
             self._client = None
         if self.server is not None:
             await self.server.stop()
@@ -139,7 +121,7 @@ class RedisClient:
         """Everything done with Redis is done in here: ``with redis.guard() as r: await r.get(...)``.
 
         Raises ``StateUnavailable`` at once while Redis is away, and in the place of a lost connection, a time-out,
-        a full memory, a read-only replica or a server that refuses writes.
+        a full memory, a read-only replica, a server that refuses writes or replicas that do not confirm one.
         """
         if not self._back.is_set():
             raise StateUnavailable("the gateway's state (Redis) is away; try again", retry_after_s=1.0)
@@ -148,12 +130,24 @@ class RedisClient:
         except (RedisConnectionError, RedisTimeoutError) as error:
             self._lose(error)
             raise StateUnavailable("the gateway's state (Redis) went away; try again", retry_after_s=1.0) from error
-        except (OutOfMemoryError, ReadOnlyError) as error:
+        except NotReplicated as error:
+            raise StateUnavailable("Redis' replicas do not have it yet; try again", retry_after_s=1.0) from error
+        except _TAKES_NO_WRITES as error:
             raise StateUnavailable("Redis takes no writes now; try again", retry_after_s=1.0) from error
         except ResponseError as error:
-            if str(error).startswith(("MISCONF", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")):
+            if str(error).startswith(("MISCONF", "NOREPLICAS")):
                 raise StateUnavailable("Redis takes no writes now; try again", retry_after_s=1.0) from error
             raise
+
+    async def confirm(self, key: str) -> None:
+        """Return once what ``key`` holds now is on as many replicas as ``redis.wait_replicas`` says.
+
+        For an answer that rests on what an earlier attempt wrote, of which nobody knows whether the replicas have it.
+        Raises ``StateUnavailable``.
+        """
+        if self._settings.wait_replicas:
+            with self.guard() as redis:
+                await redis.set(CONFIRMED(hash_tag(key)), 1, ex=1)
 
     def digest(self, *parts: str) -> str:
         """A keyed digest of ``parts``, 32 hexadecimal digits, the same on every gateway of this installation.
@@ -171,15 +165,9 @@ class RedisClient:
         return self.digest("end user", end_user)
 
     async def check(self) -> list[Finding]:
-        """What is wrong with how Redis is set up: persistence, eviction, version, role. Raises ``StateUnavailable``."""
+        """What is wrong with how Redis is set up (see ``redis_check``). Raises ``StateUnavailable``."""
         with self.guard() as redis:
-            info = await redis.info()
-            try:
-                # Two calls, because Redis 6 takes one pattern; not all settings, because those hold passwords.
-                config = await redis.config_get("append*") | await redis.config_get("maxmemory-policy")
-            except ResponseError:  # managed services forbid CONFIG
-                config = None
-        return [*_check_server(info), *_check_config(config)]
+            return await check_redis(redis, self._settings)
 
     async def rewrite_append_only_file(self) -> None:
         """Make the private server write its file anew, so that what was deleted leaves the disk too.
@@ -201,6 +189,14 @@ class RedisClient:
             if not persistence["aof_rewrite_in_progress"] and not persistence["aof_rewrite_scheduled"]:
                 return
             await asyncio.sleep(PROBE_S / 10)
+
+    async def _connect(self) -> Redis:
+        settings = self._settings
+        if settings.cluster_nodes:
+            return ClusterRedis([address_of(text) for text in settings.cluster_nodes], node_opener(settings))
+        if settings.sentinels:
+            return open_by_sentinels(settings)
+        return open_server(settings, settings.url.get_secret_value() if settings.url else await self._start_server())
 
     async def _start_server(self) -> str:
         assert self.server is not None
@@ -272,38 +268,3 @@ def _write_secret(path: Path, secret: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def _check_server(info: dict[str, object]) -> list[Finding]:
-    findings = []
-    version = tuple(int(number) for number in re.findall(r"\d+", str(info.get("redis_version", "0")))[:2])
-    if version < MIN_VERSION:
-        findings.append(Finding("error", "version", f"Redis is {info.get('redis_version')}; use 6.2 or newer"))
-    if info.get("role") != "master":
-        findings.append(
-            Finding("error", "role", "Redis is a replica and takes no writes; point redis.url at the primary")
-        )
-    if info.get("cluster_enabled"):
-        findings.append(
-            Finding("error", "cluster", "Redis runs as a cluster; point redis.url at a proxy or a single node")
-        )
-    return findings
-
-
-def _check_config(config: Mapping[str | None, str | None] | None) -> list[Finding]:
-    if config is None:
-        return [
-            Finding(
-                "warning", "config", "CONFIG is forbidden here; make sure of appendonly, appendfsync and noeviction"
-            )
-        ]
-    wanted = {
-        "appendonly": ("yes", "what was acknowledged is lost when Redis ends"),
-        "appendfsync": ("always", "up to a second of what was acknowledged can be lost"),
-        "maxmemory-policy": ("noeviction", "flags and keys may be thrown away when memory is short"),
-    }
-    return [
-        Finding("warning", name, f"{name} is {config.get(name)}: {danger}; CONFIG SET {name} {value}")
-        for name, (value, danger) in wanted.items()
-        if config.get(name) != value
-    ]

@@ -7,7 +7,7 @@ in one slot. A ``%s`` stands for what calling the key fills in: ``FLAG("flag_1")
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class Key:
 
 INSTALLATION_SECRET = Key(
     "antiprompt:secret", "string", "Secret that keys the digests of texts and end users", "for ever"
+)
+CONFIRMED = Key(
+    "antiprompt:confirmed:{%s}", "string", "Hash tag: written so that WAIT covers all that came before", "60 seconds"
 )
 CLIENT_KEY = Key("antiprompt:{keys}:key:%s", "hash", "One client key by its id; its secret only as a hash", "for ever")
 CLIENT_KEYS = Key("antiprompt:{keys}:ids", "set", "Ids of all client keys, revoked ones too", "for ever")
@@ -193,3 +196,6 @@ AUDIT = Key("antiprompt:audit", "stream", "What administrators did: erasures; nu
 
 TABLE: tuple[Key, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Key))
 """All keys, in the order above."""
+
+MAY_BE_LOST: Final = tuple(key.pattern.partition("%")[0] for key in (JUDGED, ISSUED, TRAFFIC, RATE, REPLICA, REPLICAS))
+"""How keys begin that a failover may forget without harm; writing them waits for no replica (redis.wait_replicas)."""

@@ -138,6 +138,7 @@ class ReviewStore:
         with self._redis.guard() as redis:
             row: Any = await redis.hgetall(REVIEW(review_id))
         if row:
+            await self._redis.confirm(REVIEW(review_id))  # the attempt that wrote it may have had no answer
             return Review.from_row(row)
         for flag in flags:
             if flag.state.decided:

@@ -11,7 +11,8 @@ cd "$(dirname "$0")/.."
 
 target=${1:-cpu}
 steps=${2:-build try}
-tag=antiprompt-gateway:$target
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
+tag=antiprompt-gateway:$version-$target
 port=${PORT:-18080}
 work=$(mktemp -d)
 seconds() { date +%s; }

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway import __version__
 from gateway.commands.settings import described
 from gateway.redis_server import find_binary
 from gateway.settings import CONFIG_VARIABLE, load_settings
@@ -64,7 +65,7 @@ def test_an_image_of_ours_is_built_from_a_target_that_exists(name: str) -> None:
     build = SERVICES[name]["build"]
     targets = re.findall(r"^FROM \S+ AS (\S+)$", (DOCKER / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
     assert build["target"] in (*targets, "${WORKER:-cpu}")
-    assert SERVICES[name]["image"] == f"antiprompt-gateway:{build['target']}"
+    assert SERVICES[name]["image"] == f"antiprompt-gateway:{__version__}-{build['target']}"
     assert (FILE.parent / build["context"] / build["dockerfile"]).is_file()
 
 

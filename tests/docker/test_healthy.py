@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
+from gateway.commands.worker import ALIVE
 from tests.docker.scripts import script
 
 HEALTHY = script("healthy")
@@ -71,3 +75,15 @@ def test_one_that_does_not_listen_is_not() -> None:
 )
 def test_the_port_is_that_of_the_command(command: list[str], environment: dict[str, str], port: int | None) -> None:
     assert HEALTHY.port_of(command, environment) == port
+
+
+def test_a_worker_is_healthy_while_it_gives_signs_of_life(tmp_path: Path) -> None:
+    assert HEALTHY.beats(tmp_path)[0] is False  # none yet
+    alive = tmp_path / ALIVE
+    alive.touch()
+    assert HEALTHY.beats(tmp_path)[0] is True
+    old = time.time() - HEALTHY.SILENT_S - 1
+    os.utime(alive, (old, old))
+    healthy, said = HEALTHY.beats(tmp_path)
+    assert not healthy
+    assert "s old" in said

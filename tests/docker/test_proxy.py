@@ -7,6 +7,7 @@ import http.client
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', os.defpath)}:/u
 pytestmark = pytest.mark.skipif(
     HAPROXY is None, reason="left out: the proxy of docker/compose.yaml. apt-get install haproxy to have it"
 )
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A proxy that closes a connection it does not need any more is no error."""
+        assert isinstance(sys.exception(), ConnectionError)
 
 
 @dataclass
@@ -58,7 +65,7 @@ class Behind:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self._server = Server(("127.0.0.1", 0), Answer)
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-_T: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5 % points of Student's t with 1, 2, ... degrees of freedom; beyond the last, the last is used (a bit wide)."""
+_T: Final = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5 % points of Student's t with 2, 3, ... degrees of freedom; beyond the last, the last is used (a bit wide)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Count:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of the mean over seeds (Student's t); None for a single seed, which says nothing of others."""
-    if len(values) < 2:
+    """The 95 % interval of the mean over seeds (Student's t); None for fewer than three, which say next to nothing."""
+    if len(values) < 3:
         return None
-    half = _T[min(len(values) - 1, len(_T)) - 1] * stdev(values) / len(values) ** 0.5
+    half = _T[min(len(values) - 3, len(_T) - 1)] * stdev(values) / len(values) ** 0.5
     return mean(values) - half, mean(values) + half
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
@@ -111,16 +112,17 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _shares(counts: Sequence[Count]) -> str:
-    return _values([count.share for count in counts])
+    return _values([count.share for count in counts], 0.0, 1.0)
 
 
-def _values(values: Sequence[float]) -> str:
-    """``.123 [.100, .146]: .110 .120 .139``; a single seed has no interval, and more than five are not listed."""
+def _values(values: Sequence[float], least: float = -inf, most: float = inf) -> str:
+    """``.123 [.100, .146]: .110 .120 .139``; few seeds have no interval, many are not listed. The interval is cut at
+    ``least`` and ``most``."""
     listed = " ".join(map(_short, values))
     around = interval(values)
     if around is None:
         return listed
-    whole = f"{_short(mean(values))} [{_short(around[0])}, {_short(around[1])}]"
+    whole = f"{_short(mean(values))} [{_short(max(least, around[0]))}, {_short(min(most, around[1]))}]"
     return whole if len(values) > 5 else f"{whole}: {listed}"
 
 
@@ -148,9 +150,10 @@ def _relation_table(outcomes: Sequence[inoculation.Outcome]) -> str:
         (str(each.seed), *(f"{value:.2f}" for value in (each.spearman, each.pearson, each.gain_spearman, each.k)))
         for each in outcomes
     ]
-    if len(outcomes) > 1:
-        columns = [[getattr(each, name) for each in outcomes] for name in ("spearman", "pearson", "gain_spearman", "k")]
-        rows.append(("mean", *(_values(values).partition(":")[0] for values in columns)))
+    if len(outcomes) > 2:
+        related = [[getattr(each, name) for each in outcomes] for name in ("spearman", "pearson", "gain_spearman")]
+        cells = [*(_values(values, -1.0, 1.0) for values in related), _values([each.k for each in outcomes])]
+        rows.append(("mean", *(cell.partition(":")[0] for cell in cells)))
     return _table(("seed", "Spearman, elicited and left", "Pearson", "Spearman, likelihood gain and left", "k"), rows)
 
 

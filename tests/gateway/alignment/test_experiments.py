@@ -120,7 +120,7 @@ def test_a_run_that_was_cut_off_still_makes_tables_of_what_it_has(tmp_path: Path
 def test_figures_of_several_seeds_have_intervals(tmp_path: Path) -> None:
     first, ranked = good_outcomes()
     second = replace(first, seed=1, arms={**first.arms, "plain": inoculation.Traits(Count(97, 100), Count(95, 100))})
-    write_results(tmp_path, [second, first], ranked, machine="here")
+    write_results(tmp_path, [second, first, replace(first, seed=2)], ranked, machine="here")
     figures = (tmp_path / "figures.md").read_text()
-    assert "Seeds 0, 1." in figures
-    assert "| plain | .980 [.853, 1.11]: .990 .970 | .950 [.950, .950]: .950 .950 |" in figures
+    assert "Seeds 0, 1, 2." in figures
+    assert "| plain | .983 [.955, 1.00]: .990 .970 .990 | .950 [.950, .950]: .950 .950 .950 |" in figures

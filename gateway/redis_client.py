@@ -47,6 +47,9 @@ _TAKES_NO_WRITES: Final = (OutOfMemoryError, ReadOnlyError, ClusterDownError, Tr
 """Full, a replica, or a cluster that is being mended or whose slots are moving; all but the first soon pass."""
 
 
+_WRONG_NODE: Final = "it is one node of a cluster; name its nodes in redis.cluster_nodes"
+
+
 async def end_tasks(*tasks: asyncio.Task[None]) -> None:
     """Cancel tasks that talk to Redis until they have ended; what they raised stays with them.
 
@@ -216,7 +219,7 @@ class RedisClient:
     def _lose(self, error: Exception) -> None:
         self._back.clear()
         self._lost.set()
-        reason = type(error).__name__
+        reason = _WRONG_NODE if isinstance(error, AskError) else type(error).__name__
         if reason != self._reason:
             log.warning("Redis is away", reason=reason)
             self._reason = reason

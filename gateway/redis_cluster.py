@@ -136,8 +136,17 @@ class ClusterPipeline(NodePipeline):
         self._cluster = cluster
 
     async def watch(self, *names: Any) -> Any:  # type: ignore[override]
-        await self._choose([str(name) for name in names])
-        return await super().watch(*names)
+        for tries_left in reversed(range(_TRIES)):
+            await self._choose([str(name) for name in names])
+            try:
+                return await super().watch(*names)
+            except (*_AWAY, MovedError, ClusterDownError) as error:
+                self._cluster.mistrust()
+                if isinstance(error, _AWAY) or not tries_left:
+                    raise
+                # Gives the connection back to the node that no longer has the slot.
+                await self.reset()  # type: ignore[no-untyped-call]
+        raise AssertionError("the last try raises")
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         if self.explicit_transaction or self.watching:

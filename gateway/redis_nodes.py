@@ -26,7 +26,7 @@ from gateway.settings import RedisSettings
 
 CONFIRMED_TTL_S: Final = 60
 _KEYLESS: Final = frozenset(
-    {"BGREWRITEAOF", "CLIENT", "CLUSTER", "CONFIG", "DBSIZE", "DISCARD", "EXEC", "FLUSHALL", "INFO", "KEYS"}
+    {"ASKING", "BGREWRITEAOF", "CLIENT", "CLUSTER", "CONFIG", "DBSIZE", "DISCARD", "EXEC", "FLUSHALL", "INFO", "KEYS"}
     | {"MULTI", "PING", "ROLE", "SAVE", "SCAN", "SCRIPT", "SENTINEL", "TIME", "UNWATCH", "WAIT"}
 )
 

@@ -129,7 +129,9 @@ def test_every_kind_is_represented(kind: Kind) -> None:
 
 
 def test_one_harmful_request_in_four_says_what_should_have_been_answered() -> None:
-    assert sum(row.desired_response is not None for row in HARMFUL) >= len(HARMFUL) / 4
+    asked = [row for row in HARMFUL if "ugc-" not in (row.family or "")]  # what people post asks for no answer
+    assert len(asked) >= 0.9 * len(HARMFUL)
+    assert sum(row.desired_response is not None for row in asked) >= len(asked) / 4
 
 
 def test_an_ambiguous_request_is_answered_with_a_question() -> None:

@@ -1,12 +1,12 @@
 """The adapter: what was trained on top of the frozen encoder, as files. (What computes with it: ``encoder_torch``.)
 
 The encoder's own vector is a mean over its last layer, made for likeness of topic. What tells harm from its harmless
-twin is in the lower layers too. So the adapter reads five things of a text: the means of the last four layers' tokens
-and the maximum of the last one's, each scaled to length 1. Two linear maps with a GELU between them turn these into
-the unit vector that a bank stores and compares. It costs next to nothing at inference, trains in minutes on a CPU
-since the encoder itself runs once only (``training``), and is one file of at most 4 MB.
+twin is in the lower layers too. So the adapter reads eight things of a text: the means of the last six layers' tokens,
+and the maxima of the last one's and of the last but two, each scaled to length 1. Two linear maps with a GELU between
+them turn these into the unit vector that a bank stores and compares. It costs next to nothing at inference, trains in
+minutes on a CPU since the encoder itself runs once only (``training``), and is one file of at most 4 MB.
 
-    adapter.safetensors   first.weight (h, 5 d), first.bias (h,), second.weight (o, h), second.bias (o,) as float16;
+    adapter.safetensors   first.weight (h, 8 d), first.bias (h,), second.weight (o, h), second.bias (o,) as float16;
                           leaning.request and leaning.response (o + 1,) as float32, see ``AdapterCard``
     adapter.json          the card
 """
@@ -31,10 +31,13 @@ CARD: Final = "adapter.json"
 SHIPPED: Final = Path(__file__).parent / "adapter"
 """The adapter trained for release; its ``ADAPTER_CARD.md`` says on what."""
 
-LAYERS: Final = 4
+LAYERS: Final = 6
 """The last layers whose mean is read."""
 
-BLOCKS: Final = LAYERS + 1
+MAXIMA: Final = (-1, -3)
+"""Which of these layers' maximum is read too."""
+
+BLOCKS: Final = LAYERS + len(MAXIMA)
 
 _MATRICES: Final = ("first.weight", "first.bias", "second.weight", "second.bias")
 _LEANINGS: Final = {"request": "leaning.request", "response": "leaning.response"}

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.glossing import read_by
 from antiprompt_bank.neighbours import Rows, shelf_of, stored
 from antiprompt_bank.records import Antiprompt
 from antiprompt_bank.telling import Telling
+from antiprompt_bank.views import View
 
 WINDOW_TOKENS: Final = 64
 """Tokens of a window. Short enough that one bad sentence is not diluted, long enough to hold an instruction."""
@@ -44,12 +46,13 @@ _MOST_BACKGROUND: Final = 0.95
 def prompt_ids(prompt: str | None, encoder: Encoder) -> tuple[int, ...] | None:
     """The last window of a prompt, where the question stands as a rule; None where there is nothing to read.
 
-    It is the window that screening the prompt as a request encodes too.
+    It is a window that screening the prompt as a request encodes too.
     """
     if prompt is None or not prompt.strip():
         return None
     # Few tokens have more than 24 characters: no need to read all of a long prompt to know how it ends.
-    return tuple(encoder.tokenize(prompt[-24 * WINDOW_TOKENS :]).ids[-WINDOW_TOKENS:]) or None
+    view = read_by(encoder.id, View("raw", prompt[-24 * WINDOW_TOKENS :]))[-1]
+    return tuple(encoder.tokenize(view.text).ids[-WINDOW_TOKENS:]) or None
 
 
 def encoded(

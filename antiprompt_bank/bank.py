@@ -28,6 +28,7 @@ from antiprompt_bank.calibration import Calibration
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch
 from antiprompt_bank.evidence import Unreadable, with_copies, with_unreadable
+from antiprompt_bank.glossing import read_by
 from antiprompt_bank.index import device_beside
 from antiprompt_bank.lexicon import Copy, Lexicon, Wordings
 from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation, paired
@@ -149,8 +150,10 @@ class Bank:
         found: dict[tuple[int, ...], Window] = {}
         readings = [(view, self.encoder.tokenize(view.text)) for view in views(text)]
         for view, spans in readings:
-            for window in windows(view, spans, window_tokens=WINDOW_TOKENS, sentences=SENTENCE_WINDOWS):
-                found.setdefault(window.ids, window)
+            for read in read_by(self.encoder.id, view):
+                its = spans if read is view else self.encoder.tokenize(read.text)
+                for window in windows(read, its, window_tokens=WINDOW_TOKENS, sentences=SENTENCE_WINDOWS):
+                    found.setdefault(window.ids, window)
         copies = self._deciding_now().lexicon.find(side, readings)
         unreadable = None
         for blob in blobs(text, [view for view, _ in readings]):

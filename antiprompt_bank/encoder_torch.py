@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from antiprompt_bank.adapter import BLOCKS, LAYERS, Adapter
+from antiprompt_bank.adapter import BLOCKS, LAYERS, MAXIMA, Adapter
 from antiprompt_bank.errors import EncoderUnavailable
 from antiprompt_bank.model_files import GRAPH, TOKENIZER, EncoderCard, encoder_id, model_folder, weights_sha256
 
@@ -41,7 +41,7 @@ def export(model: str, folder: Path, adapter: Path | None = None, *, features: b
     dimensions = int(module.get_embedding_dimension())
     adapter_sha256 = None if on_top is None else on_top.sha256
     card = EncoderCard(
-        id=encoder_id(model, sha256, "features" if features else _pooling(module), adapter_sha256),
+        id=encoder_id(model, sha256, f"features-{BLOCKS}" if features else _pooling(module), adapter_sha256),
         model=model,
         weights_sha256=sha256,
         dimensions=BLOCKS * dimensions if features else dimensions if on_top is None else on_top.card.dimensions,
@@ -86,7 +86,7 @@ def features(module: Any, feed: Mapping[str, Any]) -> Any:
     mask = feed["attention_mask"][..., None].to(states[0].dtype)
     length = mask.sum(dim=1)
     blocks = [(state * mask).sum(dim=1) / length for state in states]
-    blocks.append((states[-1] + (mask - 1) * 1e4).max(dim=1).values)
+    blocks += [(states[at] + (mask - 1) * 1e4).max(dim=1).values for at in MAXIMA]
     return torch.cat([torch.nn.functional.normalize(block, dim=-1) for block in blocks], dim=-1)
 
 

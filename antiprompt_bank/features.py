@@ -23,7 +23,7 @@ _KEY_BYTES: Final = 16
 
 class FeatureCache:
     """Features by token ids, in memory and, after ``save``, in a folder: ``keys.npy`` ``(n, 16)`` uint8 and
-    ``features.npy`` ``(n, f)`` float16 for each encoder, 4 kB a window. What is damaged there is made again.
+    ``features.npy`` ``(n, f)`` float16 for each encoder, 6 kB a window. What is damaged there is made again.
 
     ``encoder`` is one that was exported with features.
     """

@@ -23,6 +23,7 @@ from antiprompt_bank.bank import Bank
 from antiprompt_bank.building import build_bank
 from antiprompt_bank.encoder import Device, export_encoder, open_encoder
 from antiprompt_bank.errors import BankCorrupt, BankNotFound
+from antiprompt_bank.glossing import LEXICONS
 from antiprompt_bank.model_files import DEFAULT_MODEL, file_sha256
 from antiprompt_bank.records import Antiprompt
 from antiprompt_bank.store import BankStore
@@ -35,6 +36,7 @@ _BUILT_BY: Final = (
     "building.py",
     "calibration.py",
     "fitting.py",
+    "glossing.py",
     "hazards.py",
     "manifest.py",
     "neighbours.py",
@@ -139,7 +141,8 @@ def _seed_files() -> list[Path]:
 def _key(model: str, adapter: Path | None) -> str:
     """Names what a seed bank follows from: the exemplars, the encoder and the code that builds."""
     digest = hashlib.sha256(_export_key(model, adapter).encode())
-    for file in (*_seed_files(), *_calibration_files(), *(_PACKAGE / name for name in _BUILT_BY)):
+    lexicons = sorted(LEXICONS.glob("*.tsv"))
+    for file in (*_seed_files(), *_calibration_files(), *lexicons, *(_PACKAGE / name for name in _BUILT_BY)):
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 

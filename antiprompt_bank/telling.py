@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.glossing import read_by
 from antiprompt_bank.records import Antiprompt
 from antiprompt_bank.views import View
 from antiprompt_bank.windows import Window, windows
@@ -35,8 +36,11 @@ class Telling:
                 self._twins.setdefault((record.side, record.family), []).append(record)
 
     def windows(self, record: Antiprompt) -> list[Window]:
-        spans = self._encoder.tokenize(record.text)
-        cut = windows(View("raw", record.text), spans, window_tokens=self._window_tokens)
+        cut = [
+            window
+            for view in read_by(self._encoder.id, View("raw", record.text))
+            for window in windows(view, self._encoder.tokenize(view.text), window_tokens=self._window_tokens)
+        ]
         if not record.harmful or record.family is None or len(cut) < 2:
             return cut
         shared = self._shared((record.side, record.family))
@@ -47,8 +51,9 @@ class Telling:
 
     def _shared(self, family: tuple[str, str]) -> _Runs:
         if family not in self._runs:
-            texts = [record.text for record in self._twins.get(family, ())]
-            self._runs[family] = frozenset().union(*(_runs(self._encoder.tokenize(text).ids) for text in texts))
+            twins = self._twins.get(family, ())
+            views = [view for twin in twins for view in read_by(self._encoder.id, View("raw", twin.text))]
+            self._runs[family] = frozenset().union(*(_runs(self._encoder.tokenize(view.text).ids) for view in views))
         return self._runs[family]
 
 

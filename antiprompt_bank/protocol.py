@@ -19,7 +19,7 @@ from antiprompt_bank.examples import Example, Fold, Folds, Role
 from antiprompt_bank.hazards import HAZARDS
 from antiprompt_bank.records import Antiprompt, Label
 
-ROWS_PER_SOURCE: Final = 600
+ROWS_PER_SOURCE: Final = 1300
 HELD_BACK_PER_SOURCE: Final = 100
 
 _DEFAULT_HAZARDS: Final[Mapping[Role, str]] = {"jailbreak": "jailbreak"}

@@ -26,7 +26,7 @@ from antiprompt_bank.features import AdaptedEncoder, FeatureCache, open_features
 from antiprompt_bank.marks import marks
 from antiprompt_bank.model_files import default_id
 from antiprompt_bank.probes import Probes
-from antiprompt_bank.protocol import Split
+from antiprompt_bank.protocol import ROWS_PER_SOURCE, Split
 from antiprompt_bank.report import Report
 from antiprompt_bank.report_page import page
 from antiprompt_bank.seeding import calibration_records
@@ -50,7 +50,7 @@ def evaluate(
     ] = Protocol.LEAVE_SOURCE_OUT,
     folds: Annotated[str, typer.Option(help="Names of folds, with commas. Unset: all.")] = "",
     rows: Annotated[int, typer.Option(min=1, help="Rows measured of each source, at most.")] = 400,
-    train_rows: Annotated[int, typer.Option(min=0, help="Rows of each source on a training side, at most.")] = 600,
+    train_rows: Annotated[int, typer.Option(min=0, help="Rows of each source on a training side, at most.")] = ROWS_PER_SOURCE,
     adapters: Annotated[Path | None, typer.Option(help="Folder of a folder with an adapter for each fold.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Train the adapters that are not in --adapters.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="No evasions, bank sizes, times and adaptation.")] = False,

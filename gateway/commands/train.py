@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from antiprompt_bank import Antiprompt, seed_records
 from antiprompt_bank.examples import Fold, read_examples, read_folds
 from antiprompt_bank.features import open_features
-from antiprompt_bank.protocol import split
+from antiprompt_bank.protocol import ROWS_PER_SOURCE, split
 from gateway.commands.console import FAILURES, AsJson, err, fail, out, print_json, settings_or_fail
 
 app = typer.Typer(help="Train what detection learns.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def encoder(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Folder for the adapter. Unset: adapter in data_dir.")] = None,
     seed_bank: Annotated[bool, typer.Option(help="Learn from the seed's exemplars too.")] = True,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of each source, at most.")] = 1300,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of each source, at most.")] = ROWS_PER_SOURCE,
     leave_out: Annotated[list[str] | None, typer.Option(help="A source to leave out. May be given often.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of training. Unset: as the shipped adapter.")] = None,
     seed: Annotated[int, typer.Option(help="Of all that is drawn by chance.")] = 0,

@@ -19,7 +19,7 @@ from tests.helm.rendering import CHART, EXAMPLES, example, rendered
 from tests.helm.rules import broken
 from tests.helm.schemas import VERSIONS, errors
 
-RENDERED = YamlLintConfig("{rules: {key-duplicates: enable, new-lines: enable, indentation: {spaces: consistent}}}")
+RENDERED = YamlLintConfig("{rules: {key-duplicates: enable, new-lines: enable}}")
 WRITTEN = YamlLintConfig(
     "{extends: default, rules: {document-start: disable, braces: disable, "
     "line-length: {max: 120, allow-non-breakable-inline-mappings: true}}}"

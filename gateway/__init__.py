@@ -31,8 +31,8 @@ The path of a request, and who does what on it:
                    ``review_scripts``); ``exemplars`` what a verdict teaches the bank
 ``influence``      how far a new exemplar would reach, held against ``traffic`` and harmless texts
 ``overlay``        each gateway follows the bank's entries (``overlay_entries``) and its version (``bank_versions``)
-``retraining``     the workers: reviews -> candidate -> gate -> next version (``retraining_*`` its steps); ``heartbeat`` shows that
-                   one lives
+``retraining``     the workers: reviews -> candidate -> gate -> next version (``retraining_*`` its steps)
+``heartbeat``      a sign that a worker lives
 ``tracing``        the path of a request, step by step, for whoever runs an OpenTelemetry collector
 ``observing``      the gauges that nobody sets in passing; ``drift`` whether the scores are still what they were
 ``redis_client``   the one connection to Redis (``redis_server`` the private one, ``redis_nodes`` outside ones and

@@ -19,6 +19,10 @@ Rule = Callable[[Release], Iterator[str]]
 PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 _LABELS: Final = ("name", "instance", "component", "version", "managed-by")
 _LONGEST: Final = {"CronJob": 52, "StatefulSet": 52}  # what their pods and Jobs are called is longer by eleven
+# What Kubernetes' own standard "restricted" allows; the rest of no_root is that standard, too.
+_VOLUMES: Final = frozenset(
+    ["name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"]
+)
 _IMAGE: Final = re.compile(r"(?P<name>\S+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 
 
@@ -40,9 +44,9 @@ def no_root(release: Release) -> Iterator[str]:
             yield f"{name} has no seccomp profile"
         if any(pod.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC")):
             yield f"{name} shares the node's network or processes"
-        yield from (
-            f"{name} mounts {each} of the node" for each, kind in workload.volumes.items() if "hostPath" in kind
-        )
+        for volume, source in workload.volumes.items():
+            if not source.keys() <= _VOLUMES:
+                yield f"{name} mounts {volume}, which may be of the node"
     for name, _, container in _containers(release):
         security = container.get("securityContext", {})
         if security.get("privileged") or security.get("allowPrivilegeEscalation") is not False:

@@ -18,6 +18,7 @@ from gateway.commands import (
     state,
     train,
 )
+from gateway.commands.backup import backup, restore
 from gateway.commands.calibrate import calibrate
 from gateway.commands.check import check
 from gateway.commands.evaluate import evaluate
@@ -45,6 +46,8 @@ app.command()(evaluate)
 app.command()(probe)
 app.command("settings")(show_settings)
 app.command("erase")(state.erase)
+app.command()(backup)
+app.command()(restore)
 app.command("doctor")(state.doctor)
 bank.app.command()(bank_init.init)
 bank.app.command("import")(bank_changes.import_files)

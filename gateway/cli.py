@@ -10,6 +10,7 @@ from gateway.commands import (
     bank,
     bank_changes,
     bank_init,
+    bank_remote,
     bank_variants,
     bank_versions,
     keys,
@@ -55,6 +56,9 @@ bank.app.command()(bank_versions.publish)
 bank.app.command()(bank_versions.rollback)
 bank.app.command()(bank_versions.history)
 bank.app.command()(bank_versions.replicas)
+bank.app.command()(bank_remote.push)
+bank.app.command()(bank_remote.pull)
+bank.app.command()(bank_remote.remote)
 bank.app.command()(bank_changes.dedupe)
 bank.app.command()(bank_changes.reembed)
 bank.app.command()(bank_variants.proliferate)

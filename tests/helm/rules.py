@@ -167,12 +167,14 @@ def selectors_meet(release: Release) -> Iterator[str]:
 
 
 def _targets(service: Manifest) -> set[str]:
-    return {port["targetPort"] for port in service["spec"]["ports"]}
+    return {port["targetPort"] for port in service["spec"].get("ports", ())}
 
 
 def _from_outside(release: Release) -> Iterator[str]:
     """Ingresses and scrapes end at a Service that is there."""
-    ports = {each["metadata"]["name"]: {p["name"] for p in each["spec"]["ports"]} for each in release.of("Service")}
+    ports = {
+        each["metadata"]["name"]: {p["name"] for p in each["spec"].get("ports", ())} for each in release.of("Service")
+    }
     for ingress in release.of("Ingress"):
         for path in (path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]):
             service = path["backend"]["service"]

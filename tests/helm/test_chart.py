@@ -70,26 +70,32 @@ def test_what_is_written_by_hand_is_tidy(path: Path) -> None:
 
 
 on = st.booleans()
-volume = st.just({"store": "volume"})
 
 
 @st.composite
 def any_values(draw: st.DrawFn) -> dict[str, object]:
     """Values that fit together."""
-    shared = draw(on)
+    store = draw(st.sampled_from(["image", "volume", "object"]))
     addresses = ["one.example:7001", "two.example:7002"]
     rules = draw(on)
     return {
         "upstream": {"baseUrl": draw(st.sampled_from(["", "http://vllm.models.svc:8000/v1", "https://host/v1"]))},
         "bank": {
-            "store": "volume" if shared else "image",
+            "store": store,
             "volume": {"existingClaim": draw(st.sampled_from(["", "b"]))},
+            "object": {"url": "s3://b/bank", "secret": draw(st.sampled_from(["", "s3"]))},
         },
         "clientKey": {"secret": draw(st.sampled_from(["", "keys"]))},
         "policy": draw(st.sampled_from(["", "mode: shadow\nrules: []\n"])),
-        "calibration": {"enabled": shared and draw(on), "texts": {"persistentVolumeClaim": {"claimName": "texts"}}},
-        "worker": {"enabled": shared and draw(on), "trains": draw(on)},
-        "retraining": {"schedule": draw(st.sampled_from(["", "0 3 * * *"])) if shared else "", "trains": draw(on)},
+        "calibration": {
+            "enabled": store == "volume" and draw(on),
+            "texts": {"persistentVolumeClaim": {"claimName": "texts"}},
+        },
+        "worker": {"enabled": store != "image" and draw(on), "trains": draw(on)},
+        "retraining": {
+            "schedule": draw(st.sampled_from(["", "0 3 * * *"])) if store != "image" else "",
+            "trains": draw(on),
+        },
         "review": {
             "enabled": draw(on),
             "publicUrl": "https://review.example",

@@ -13,6 +13,7 @@ import yaml
 from helm_python import HelmError
 from typer.testing import CliRunner
 
+from gateway.chosen_bank import versions_folder
 from gateway.cli import app
 from gateway.client_keys import split_token
 from gateway.commands.settings import described
@@ -133,6 +134,21 @@ def test_redis_as_a_cluster_is_reached_by_its_nodes(monkeypatch: pytest.MonkeyPa
     release = example(CHART / "examples" / "redis-cluster.yaml")
     settings = settings_of(release, "gateway", monkeypatch, tmp_path)
     assert settings.redis.cluster_nodes[0] == "redis-0.example.org:7000"
+
+
+def test_versions_in_an_object_store_are_fetched_to_where_the_gateway_looks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release = example(CHART / "examples" / "object-store.yaml")
+    for component in ("gateway", "review", "worker", "retraining"):
+        with monkeypatch.context() as patch:
+            settings = settings_of(release, component, patch, tmp_path)
+        (container,) = release.workload(component).pod["containers"]
+        assert settings.bank.remote == "s3://safety/bank"
+        mounted = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+        assert any(versions_folder(settings).is_relative_to(path) for path in mounted - {"/data"})
+        assert container["envFrom"] == [{"secretRef": {"name": "bank-store"}}]
+    assert release.workload("worker").kind == "StatefulSet"  # reviews are kept beside the versions
 
 
 def test_gpus_are_asked_for_used_and_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

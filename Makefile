@@ -22,6 +22,7 @@ test: $(VENV)/test.stamp  ## set up and run every check and every test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	tests/browser.sh
+	tests/prometheus.sh
 	tests/proxy.sh
 	$(BIN)/python -m pytest
 

@@ -72,7 +72,7 @@ def _risk_of(copy: Copy) -> float:
 def _named(copy: Copy, record: Antiprompt, nearest: Sequence[Neighbour]) -> Neighbour:
     """The exemplar as one of the nearest; with its similarity where it is among them."""
     similarity = next((neighbour.similarity for neighbour in nearest if neighbour.id == record.id), 0.0)
-    return Neighbour(record.id, similarity, record.harmful, record.hazard, copy.containment)
+    return Neighbour(record.id, similarity, record.harmful, record.hazard, copy.containment, record.kind)
 
 
 def _ordered(risks: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from antiprompt_bank.calibration import Curve
 from antiprompt_bank.neighbours import Neighbours
-from antiprompt_bank.records import Antiprompt
+from antiprompt_bank.records import Antiprompt, Kind
 
 REPETITION_RISK: Final = 0.95
 """The least risk of a text that nearly repeats a harmful exemplar."""
@@ -53,6 +53,7 @@ class Neighbour:
 
     ``verbatim`` in (0, 1] is how much of the exemplar stands in the text word for word (the containment of
     ``shingles``), None where it was not found by its words; ``similarity`` is 0 where it was found by them alone.
+    ``kind`` is the exemplar's.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Neighbour:
     harmful: bool
     hazard: str | None
     verbatim: float | None = None
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def nearest(
         for similarity, at in zip(side.similarity[window, :_SHOWN], side.record[window, :_SHOWN], strict=True):
             if at >= 0:
                 record = records[at]
-                found.append(Neighbour(record.id, float(similarity), record.harmful, record.hazard))
+                found.append(Neighbour(record.id, float(similarity), record.harmful, record.hazard, kind=record.kind))
     return tuple(sorted(found, key=lambda neighbour: -neighbour.similarity))
 
 

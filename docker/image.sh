@@ -102,7 +102,7 @@ start() {
             in_namespaces serve >"$work/log" 2>&1 &
             began_pid=$!
             ;;
-        *) with_engine --detach --name "$volume" --publish "127.0.0.1:$port:8080" "$tag" >/dev/null ;;
+        *) with_engine --detach --name "$volume" --publish "127.0.0.1:$port:8080" "$tag" serve >/dev/null ;;
     esac
 }
 

@@ -32,8 +32,10 @@ The path of a request, and who does what on it:
 ``influence``      how far a new exemplar would reach, held against ``traffic`` and harmless texts
 ``overlay``        each gateway follows the bank's entries (``overlay_entries``) and its version (``bank_versions``)
 ``retraining``     the workers: reviews -> candidate -> gate -> next version (``retraining_*`` its steps)
+``heartbeat``      a sign that a worker lives
 ``tracing``        the path of a request, step by step, for whoever runs an OpenTelemetry collector
 ``observing``      the gauges that nobody sets in passing; ``drift`` whether the scores are still what they were
+``backup``         a whole installation into a folder and back (``backup_state`` Redis, ``backup_files`` hashed files)
 ``redis_client``   the one connection to Redis (``redis_server`` the private one, ``redis_nodes`` outside ones and
                    ``redis_cluster`` a cluster of them, ``redis_check`` how they are set up, ``redis_keys`` every key)
 

@@ -71,10 +71,12 @@ def as_reply(exchange: Exchange, texts: Sequence[str]) -> Json:
 
 
 def say(exchange: Exchange, texts: Sequence[str], finish: Finish) -> Response:
-    """A reply that says ``texts``, one a choice: whole or as a stream, as the caller asked for."""
+    """A reply that says ``texts``, one a choice: whole or as a stream, as the caller asked for.
+
+    ``exchange.reply_texts`` stays what the model said: our own words are for nobody to review.
+    """
     answer = _answer(exchange, texts, finish)
     exchange.completion_id = exchange.completion_id or answer.reply_id
-    exchange.reply_texts = texts
     if not exchange.streamed:
         body = orjson.dumps(exchange.surface.answer(answer))
         return Response(body, media_type=JSON_TYPE, headers=exchange.headers())

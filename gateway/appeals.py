@@ -59,7 +59,7 @@ async def appeal(request: Request, idempotency_key: Annotated[str | None, Header
     case = await parts.cases.get(asked.case_id, tenant=principal.tenant)
     texts = await parts.cases.exchange(case.id, tenant=principal.tenant)
     side = case.side or "request"
-    kept = None if texts is None else "\n".join(texts.reply) if side == "response" else texts.prompt
+    kept = None if texts is None else "\n".join(texts.reply) if side == "response" else texts.acted_on(case)
     flag = Flag(
         tenant=principal.tenant,
         source=Source.APPEAL,

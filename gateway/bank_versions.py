@@ -2,7 +2,8 @@
 
 The pointer stands in Redis, so that it reaches every gateway at once; the versions themselves are folders, each
 written once and never changed (``antiprompt_bank.store``). The folder's own pointer follows, for a gateway that starts
-while Redis is away. Every gateway must see the same folder, or one with the same versions in it.
+while Redis is away. Every gateway must see the same folder, or one with the same versions in it; with ``bank.remote``
+each has its own, and a version is put there before it is put in force.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any, Final
 import orjson
 
 from antiprompt_bank import BankError, BankNotFound, BankStore
-from gateway.errors import BadRequest, Conflict, NotFound
+from antiprompt_bank.remote import RemoteUnavailable, RemoteVersions
+from gateway.errors import BadRequest, Conflict, NotFound, StateUnavailable
 from gateway.redis_client import RedisClient
 from gateway.redis_keys import BANK_CURRENT, BANK_HISTORY, BANK_SCORES, REVIEW_AUDIT
 
@@ -51,13 +53,22 @@ class Published:
 class BankVersions:
     """The versions in ``folder`` (None: there is none), and the pointer to one of them in Redis.
 
-    ``pinned`` is a version that settings hold on to: nothing else is published here then. Methods that ask Redis raise
-    ``StateUnavailable`` while it is away.
+    ``pinned`` is a version that settings hold on to: nothing else is published here then. ``remote`` keeps the
+    versions for all gateways, where each has a folder of its own. Methods that ask Redis raise ``StateUnavailable``
+    while it is away.
     """
 
-    def __init__(self, redis: RedisClient, folder: Path | None, *, pinned: str | None = None) -> None:
+    def __init__(
+        self,
+        redis: RedisClient,
+        folder: Path | None,
+        *,
+        pinned: str | None = None,
+        remote: RemoteVersions | None = None,
+    ) -> None:
         self.folder = folder
         self.pinned = pinned
+        self._remote = remote
         self._redis = redis
 
     def versions(self) -> Sequence[str]:
@@ -132,9 +143,19 @@ class BankVersions:
         return BankStore(self.folder)
 
     def _check(self, version: str) -> None:
-        """Raises ``NotFound`` unless the version is there and says so itself."""
+        """Raises ``NotFound`` unless the version is there and says so itself, for every gateway.
+
+        ``StateUnavailable`` where the remote store cannot be reached: gateways could not fetch it either.
+        """
         try:
-            self._store().manifest(version)
+            store = self._store()
+            if self._remote is not None and version not in store.versions():
+                self._remote.pull(version, store)
+            store.manifest(version)
+            if self._remote is not None:
+                self._remote.push(store, version)
+        except RemoteUnavailable as error:
+            raise StateUnavailable(f"{error}; nothing was put in force", retry_after_s=5.0) from error
         except BankError as error:
             raise NotFound(f"{version!r} cannot be put in force: {error}") from None
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from gateway.errors import Overloaded, ScreeningUnavailable
 from gateway.telemetry import Metrics, logger
@@ -16,6 +16,9 @@ from gateway.tracing import Trace, current
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+MOST_WIDENED: Final = 4
+"""Batches at once that ``widen`` may ask for."""
 
 
 @dataclass(slots=True)
@@ -28,7 +31,7 @@ class _Waiting(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Runs ``work`` over batches of items on ``threads`` worker threads.
+    """Runs ``work`` over batches of items on ``threads`` worker threads, each with a batch of its own.
 
     ``work`` takes a list of items and returns one result each, in order. ``max_batch`` and ``max_queue`` are in the
     unit of ``cost``, what one item costs. A call's items stay together in one batch, so a call should bring at most
@@ -57,15 +60,29 @@ class Batcher(Generic[T, R]):
         self._waiting: deque[_Waiting[T, R]] = deque()
         self._queued = 0
         self._arrived = asyncio.Event()
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="encode")
+        # Its threads are made when there is work for them.
+        self._executor = ThreadPoolExecutor(max(threads, MOST_WIDENED), thread_name_prefix="encode")
         self._workers: list[asyncio.Task[None]] = []
+        self._started = False
 
     def start(self) -> None:
         """Start the workers; needs a running loop."""
-        self._workers = [asyncio.create_task(self._serve(), name=f"batcher-{n}") for n in range(self._threads)]
+        self._started = True
+        self._add_workers()
+
+    def widen(self, threads: int) -> None:
+        """From now on run at least so many batches at once, up to ``MOST_WIDENED``; in the loop of ``start``."""
+        self._threads = max(self._threads, min(threads, MOST_WIDENED))
+        if self._started:
+            self._add_workers()
+
+    def _add_workers(self) -> None:
+        for number in range(len(self._workers), self._threads):
+            self._workers.append(asyncio.create_task(self._serve(), name=f"batcher-{number}"))
 
     async def close(self) -> None:
         """Stop the workers; whoever still waits is told that screening is unavailable."""
+        self._started = False
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)

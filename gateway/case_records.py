@@ -78,6 +78,11 @@ class Case:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     trace_id: str | None = None
 
+    @property
+    def stopped(self) -> Side | None:
+        """On which side something was kept from its reader; None where nothing was."""
+        return self.side if self.action in ("block", "rewrite") else None
+
     def to_json(self) -> bytes:
         return orjson.dumps(self, default=dict)  # of any Mapping
 
@@ -105,6 +110,14 @@ class Exchange:
     def prompt(self) -> str | None:
         """What the reply answers: the last text of the user, or None."""
         return next((text for role, text in reversed(self.request) if role == "user"), None)
+
+    def acted_on(self, case: Case) -> str | None:
+        """The text of the request for which ``case`` decided as it did; what the user said last where none is named."""
+        named = [each for each in case.findings if each.side == "request" and each.hazard == case.hazard]
+        worst = max(named, key=lambda each: each.risk, default=None)
+        if case.side != "request" or worst is None or worst.index >= len(self.request):
+            return self.prompt
+        return self.request[worst.index][1]
 
     @property
     def characters(self) -> int:

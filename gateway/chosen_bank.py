@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antiprompt_bank import Bank, BankStore, EncoderMismatch, load
+from antiprompt_bank import Bank, BankNotFound, BankStore, EncoderMismatch, load
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.model_files import DEFAULT_MODEL
+from antiprompt_bank.remote import RemoteVersions
 from gateway.settings import Settings
 
 
@@ -39,13 +40,19 @@ def versions_folder(settings: Settings) -> Path:
     return settings.bank.path or settings.data_dir / "bank" / "made"
 
 
+def remote_versions(settings: Settings) -> RemoteVersions | None:
+    """Where all gateways find all versions; None where settings name no such place. Raises ``RemoteUnavailable``."""
+    return RemoteVersions(settings.bank.remote) if settings.bank.remote is not None else None
+
+
 def load_version(settings: Settings, version: str | None, encoder: Encoder | None, *, threads: int = 1) -> Bank:
     """A version that was published, None for the one that settings choose. ``encoder`` is used again if it fits.
 
-    Without ``bank.path`` a version is one that this installation made, or the seed bank itself.
+    Without ``bank.path`` a version is one that this installation made, or the seed bank itself. One that is not here
+    is fetched from ``bank.remote``.
     """
     store = BankStore(versions_folder(settings))
-    if version is None or version not in store.versions():
+    if version is None or not _is_here(settings, store, version):
         return load_chosen_bank(settings, version=version, threads=threads)
     try:
         return store.load(version, device=settings.bank.device, threads=threads, encoder=encoder)
@@ -53,3 +60,14 @@ def load_version(settings: Settings, version: str | None, encoder: Encoder | Non
         if encoder is None:
             raise
         return store.load(version, device=settings.bank.device, threads=threads)
+
+
+def _is_here(settings: Settings, store: BankStore, version: str) -> bool:
+    """Whether the folder has a version, now at the latest. Raises ``RemoteUnavailable`` and ``BankCorrupt``."""
+    remote = remote_versions(settings) if version not in store.versions() else None
+    if remote is not None:
+        try:
+            remote.pull(version, store)
+        except BankNotFound:  # it may be the seed bank
+            return False
+    return version in store.versions()

@@ -10,6 +10,7 @@ from gateway.commands import (
     bank,
     bank_changes,
     bank_init,
+    bank_remote,
     bank_variants,
     bank_versions,
     keys,
@@ -18,6 +19,7 @@ from gateway.commands import (
     state,
     train,
 )
+from gateway.commands.backup import backup, restore
 from gateway.commands.calibrate import calibrate
 from gateway.commands.check import check
 from gateway.commands.evaluate import evaluate
@@ -45,6 +47,8 @@ app.command()(evaluate)
 app.command()(probe)
 app.command("settings")(show_settings)
 app.command("erase")(state.erase)
+app.command()(backup)
+app.command()(restore)
 app.command("doctor")(state.doctor)
 bank.app.command()(bank_init.init)
 bank.app.command("import")(bank_changes.import_files)
@@ -52,6 +56,9 @@ bank.app.command()(bank_versions.publish)
 bank.app.command()(bank_versions.rollback)
 bank.app.command()(bank_versions.history)
 bank.app.command()(bank_versions.replicas)
+bank.app.command()(bank_remote.push)
+bank.app.command()(bank_remote.pull)
+bank.app.command()(bank_remote.remote)
 bank.app.command()(bank_changes.dedupe)
 bank.app.command()(bank_changes.reembed)
 bank.app.command()(bank_variants.proliferate)

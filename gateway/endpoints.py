@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.responses import PlainTextResponse, Response
 
-from antiprompt_bank import HAZARDS
+from antiprompt_bank import HAZARDS, Side
 from gateway.answers import JSON_TYPE
 from gateway.auth import Principal
 from gateway.calibration import Status
@@ -203,15 +203,15 @@ def _flag_request(body: dict[str, Any]) -> FlagRequest:
 
 async def _flag(parts: Parts, principal: Principal, asked: FlagRequest, end_user: str | None) -> Flag:
     case, texts = await reported(parts, principal, asked)
-    about_reply = asked.prompt is not None or asked.text is not None or bool(texts and texts.reply)
+    side = _side(asked, case, texts)
     text, prompt = asked.text, asked.prompt
-    if texts is not None:
-        text = text or "\n".join(texts.reply) or texts.prompt
-        prompt = prompt or (texts.prompt if texts.reply else None)
+    if case is not None and texts is not None:
+        text = text or ("\n".join(texts.reply) if side == "response" else None) or texts.acted_on(case)
+        prompt = prompt or (texts.prompt if side == "response" and texts.reply else None)
     return Flag(
         tenant=principal.tenant,
         source=Source.USER,
-        side="response" if about_reply else "request",
+        side=side,
         text=text,
         prompt=prompt,
         reason=asked.reason,
@@ -221,8 +221,19 @@ async def _flag(parts: Parts, principal: Principal, asked: FlagRequest, end_user
         case_id=case.id if case else asked.case_id,
         completion_id=asked.completion_id or (case.completion_id if case else None),
         bank_version=case.bank_version if case else None,
+        exemplar=case.exemplar if case and case.side == side else None,
         end_user=end_user,
     )
+
+
+def _side(asked: FlagRequest, case: Case | None, texts: ExchangeTexts | None) -> Side:
+    """What a report is about: the reply, unless there was none because the request was stopped."""
+    has_reply = texts is not None and bool(texts.reply)
+    if asked.prompt is not None or has_reply:
+        return "response"
+    if case is not None and case.stopped == "request":
+        return "request"
+    return "request" if asked.text is None else "response"
 
 
 async def reported(parts: Parts, principal: Principal, asked: FlagRequest) -> tuple[Case | None, ExchangeTexts | None]:

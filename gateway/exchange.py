@@ -38,7 +38,7 @@ class Exchange:
     unreadable: Sequence[Unreadable] = ()
     request: Judgement | None = None
     reply: Judgement | None = None
-    reply_texts: Sequence[str] = ()
+    reply_texts: Sequence[str] = ()  # the model's, also where the caller got other words in their place
     completion_id: str | None = None
     upstream_status: int | None = None
     bank_version: str | None = None

@@ -17,7 +17,7 @@ from gateway.bank_versions import BankVersions
 from gateway.bookkeeping import Bookkeeper
 from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
-from gateway.chosen_bank import load_version, versions_folder
+from gateway.chosen_bank import load_version, remote_versions, versions_folder
 from gateway.client_keys import ClientKeyStore
 from gateway.exemplar_hits import ExemplarHits
 from gateway.flags import FlagStore
@@ -132,7 +132,9 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         settings.screening, metrics, calibration_for=partial(calibration_for, settings), on_scored=scored
     )
     influence = Influence(lambda: screener.in_force, traffic, shipped_harmless)
-    versions = BankVersions(redis, versions_folder(settings), pinned=settings.bank.version)
+    versions = BankVersions(
+        redis, versions_folder(settings), pinned=settings.bank.version, remote=remote_versions(settings)
+    )
     overlay = Overlay(
         redis,
         screener,

@@ -197,8 +197,9 @@ class Policy:
 
 
 def _strict(rule: Rule) -> Rule:
-    """The rule as a strict caller has it. A rule that allows stays as it is: widened, it would allow more."""
-    if rule.action is Action.ALLOW:
+    """The rule as a strict caller has it. A rule that allows stays as it is: widened, it would allow more. So does one
+    for a kind, unless it blocks: it is there to be milder than the rules below it, and those are widened."""
+    if rule.action is Action.ALLOW or (rule.kind is not None and rule.action is not Action.BLOCK):
         return rule
     watch = rule.watch_at_least
     return rule.model_copy(

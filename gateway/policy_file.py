@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from antiprompt_bank.hazards import HAZARDS
-from antiprompt_bank.records import Side
+from antiprompt_bank.records import Kind, Side
 from gateway.strike_rules import Strikes
 from gateway.wire.surface import Role
 
@@ -110,6 +110,16 @@ def _hazards(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _kinds(value: object) -> tuple[Kind, ...]:
+    names = value if isinstance(value, list | tuple) else [value]
+    if not names:
+        raise ValueError("names no kind; leave it out for all of them")
+    for name in names:
+        if name not in list(Kind):
+            raise ValueError(f"there is no kind {name!r}{_nearest(str(name), [kind.value for kind in Kind])}")
+    return tuple(dict.fromkeys(map(Kind, names)))
+
+
 _SLUG: Final = {"type": "string", "enum": list(HAZARDS)}
 HazardNames = Annotated[
     tuple[str, ...],
@@ -117,6 +127,12 @@ HazardNames = Annotated[
     WithJsonSchema(
         {"anyOf": [{"const": ANY_HAZARD}, _SLUG, {"type": "array", "items": _SLUG, "minItems": 1, "uniqueItems": True}]}
     ),
+]
+_KIND: Final = {"type": "string", "enum": list(Kind)}
+KindNames = Annotated[
+    tuple[Kind, ...],
+    BeforeValidator(_kinds),
+    WithJsonSchema({"anyOf": [_KIND, {"type": "array", "items": _KIND, "minItems": 1, "uniqueItems": True}]}),
 ]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
@@ -141,6 +157,9 @@ class Rule(_Group):
 
     name: Name = Field(description="Named in decisions, cases and metrics. Unique in its list.")
     hazard: HazardNames = Field(description='A hazard, a list of hazards, or "*" for any.')
+    kind: KindNames | None = Field(
+        None, description="Only where the nearest harmful exemplar of the hazard is of this kind, or one of these."
+    )
     side: Literal["request", "response", "any"] = Field(description="Which way the text travels.")
     roles: tuple[Role, ...] | None = Field(None, min_length=1, description="Only texts of these roles. Unset: all.")
     risk_at_least: Share = Field(description="Matches from this risk of the hazard on.")
@@ -189,6 +208,7 @@ class Rule(_Group):
             and self.risk_at_least <= later.risk_at_least
             and set(later.sides) <= set(self.sides)
             and (self.hazard == (ANY_HAZARD,) or set(later.hazard) <= set(self.hazard))
+            and (self.kind is None or (later.kind is not None and set(later.kind) <= set(self.kind)))
             and (self.roles is None or (later.roles is not None and set(later.roles) <= set(self.roles)))
         )
 
@@ -290,7 +310,8 @@ def canonical(file: PolicyFile) -> dict[str, Any]:
     """What a policy says, for its hash: a key that came after others were published counts only where it is set."""
     said = file.model_dump(mode="json")
     parts = [said, *said["tenants"].values()]
-    later = [(part, "strikes") for part in parts] + [(rule, "strike") for part in parts for rule in part["rules"]]
+    later = [(part, "strikes") for part in parts]
+    later += [(rule, key) for part in parts for rule in part["rules"] for key in ("strike", "kind")]
     for group, name in later:
         if group[name] is None:
             del group[name]

@@ -240,6 +240,7 @@ class Replies:
                 return safe_answer(exchange, judgement, self._screener.in_force)
             spoken = await self._redacted_stream(exchange, relay, judgement)
             if spoken is not None:
+                exchange.reply_texts = spoken
                 return say(exchange, spoken, "stop")
         return refuse(exchange, decision)
 

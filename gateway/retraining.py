@@ -24,7 +24,7 @@ from typing import Final
 from antiprompt_bank import Bank, BankStore
 from antiprompt_bank.layers import Layers
 from gateway.bank_versions import BankVersions
-from gateway.chosen_bank import load_version, versions_folder
+from gateway.chosen_bank import load_version, remote_versions, versions_folder
 from gateway.errors import Conflict, NotFound, StateUnavailable
 from gateway.overlay_entries import EntryStore
 from gateway.overlay_records import BankEntry
@@ -64,7 +64,9 @@ class Retraining:
         self._settings = settings
         self._entries = EntryStore(redis)
         self._store = BankStore(versions_folder(settings))
-        self._versions = BankVersions(redis, self._store.root, pinned=settings.bank.version)
+        self._versions = BankVersions(
+            redis, self._store.root, pinned=settings.bank.version, remote=remote_versions(settings)
+        )
 
     async def once(self, *, by: str = BY, tell: Tell = quiet) -> Run:
         """Build a candidate from all that was decided, and publish it if the gate lets it through.

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from antiprompt_bank import Antiprompt, Bank, BankStore, State, build_bank
+from antiprompt_bank import Antiprompt, Bank, BankStore, State
 from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
 from antiprompt_bank.features import open_features
 from antiprompt_bank.seeding import calibration_records
+from antiprompt_bank.withheld import build_with_withheld, is_withheld
 from gateway.overlay_records import BankEntry
 from gateway.settings import Settings
 
@@ -52,8 +53,8 @@ def build_candidate(base: Bank, entries: Sequence[BankEntry], store: BankStore, 
     encoder = base.encoder
     if settings.retraining.train_adapter:
         encoder = _trained(records, store.root, settings, tell)
-    candidate = build_bank(
-        records, encoder, progress=lambda done, total: tell("vectors", done, total), harmless=harmless
+    candidate = build_with_withheld(
+        records, encoder, base=base, progress=lambda done, total: tell("vectors", done, total), harmless=harmless
     )
     tell("saving", 0, 1)
     if base.version not in store.versions():  # the seed bank, as the way back
@@ -70,7 +71,7 @@ def _trained(records: Sequence[Antiprompt], root: Path, settings: Settings, tell
     model, device = settings.bank.model, settings.bank.device
     folder = root / "adapter"
     made = train_adapter(
-        [record for record in records if record.state is State.LIVE],
+        [record for record in records if record.state is State.LIVE and not is_withheld(record)],
         folder,
         open_features(settings.data_dir / "training", model=model, device=device),
         progress=lambda done, total: tell("adapter", done, total),

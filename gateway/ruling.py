@@ -4,8 +4,9 @@ How a decision is made:
 
 1. A text carries hazards, each with a risk. For each hazard, the rules are read from top to bottom (a tenant's own
    before the policy's), and the **first that matches decides** about it, as in a firewall: a rule matches when its
-   hazards hold this one, its side and roles hold the text's, and the risk is at least ``risk_at_least``. So an early
-   rule is an exception to those below it, in either direction, and ``allow`` is how one says "not this one".
+   hazards hold this one, its kinds hold that of the hazard's nearest harmful exemplar, its side and roles hold the
+   text's, and the risk is at least ``risk_at_least``. So an early rule is an exception to those below it, in either
+   direction, and ``allow`` is how one says "not this one".
 2. Over all hazards of all texts, the **strongest action wins**: block > rewrite > flag > allow.
 3. A rule in shadow never decides. When it would have been the first to match, that is recorded, and reading goes on.
 
@@ -18,7 +19,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from antiprompt_bank import HAZARDS, Score, Side
+from antiprompt_bank import HAZARDS, Kind, Score, Side
 from gateway.policy_file import ANY_HAZARD, Action, Mode, RewriteMethod, Rule
 from gateway.wire.surface import Role
 
@@ -108,19 +109,24 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
-    """A rule, ready to be matched; ``hazards`` None stands for any."""
+    """A rule, ready to be matched; ``hazards`` and ``kinds`` None stand for any, and for none at all."""
 
     rule: str
     hazards: frozenset[str] | None
+    kinds: frozenset[Kind] | None
     least_risk: float
     action: Action
     rewrite: RewriteMethod | None
     max_tries: int
     shadow: bool
 
-    def matches(self, hazard: str | None, risk: float) -> bool:
+    def matches(self, hazard: str | None, risk: float, kind: Kind | None) -> bool:
         # "not less than", so that a risk that is not a number counts as a risk and never as harmless
-        return (self.hazards is None or hazard in self.hazards) and not risk < self.least_risk
+        return (
+            not risk < self.least_risk
+            and (self.hazards is None or hazard in self.hazards)
+            and (self.kinds is None or kind in self.kinds)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,7 @@ class Ruling:
             if finding.score.risk < lane.least_risk:
                 continue
             for hazard, risk in _evidence(finding.score):
-                match, first_shadow = _first_matches(lane.clauses, hazard, risk)
+                match, first_shadow = _first_matches(lane.clauses, hazard, risk, _kind(finding.score, hazard))
                 if match is not None:
                     matches.append(_hit(match, hazard, risk, finding.index))
                 if first_shadow is not None:
@@ -211,12 +217,12 @@ def _decision(matches: Sequence[Hit], shadow: Sequence[ShadowHit], findings: Seq
 
 
 def _first_matches(
-    clauses: Iterable[_Clause], hazard: str | None, risk: float
+    clauses: Iterable[_Clause], hazard: str | None, risk: float, kind: Kind | None
 ) -> tuple[_Clause | None, _Clause | None]:
     """The clause that decides, and the one in shadow that would have decided before it."""
     shadow: _Clause | None = None
     for clause in clauses:
-        if not clause.matches(hazard, risk):
+        if not clause.matches(hazard, risk, kind):
             continue
         if not clause.shadow:
             return clause, shadow
@@ -239,10 +245,17 @@ def _evidence(score: Score) -> Iterator[tuple[str | None, float]]:
         yield score.hazard, score.risk
 
 
+def _kind(score: Score, hazard: str | None) -> Kind | None:
+    """The kind of the nearest harmful exemplar of a hazard; None where none is shown, as for a lesser hazard of a long
+    text, so that no rule by kind is an exception for what nobody knows the kind of."""
+    return next((near.kind for near in score.nearest if near.harmful and near.hazard == hazard), None)
+
+
 def _clause(rule: Rule, *, shadow: bool) -> _Clause:
     return _Clause(
         rule=rule.name,
         hazards=None if rule.hazard == (ANY_HAZARD,) else frozenset(rule.hazard),
+        kinds=None if rule.kind is None else frozenset(rule.kind),
         least_risk=rule.risk_at_least,
         action=rule.action,
         rewrite=rule.rewrite.method if rule.rewrite is not None else None,

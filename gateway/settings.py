@@ -115,6 +115,9 @@ class BankSettings(_Group):
     """Which bank and which encoder."""
 
     path: Path | None = Field(None, description="Folder of bank versions. Unset: built from the seed in data_dir.")
+    remote: str | None = Field(
+        None, description="fsspec URL that keeps all versions, as s3://bucket/bank; gateways fetch what they lack."
+    )
     version: str | None = Field(None, description="Version to load. Unset: the published one.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the encoder runs.")
     model: str = Field(

@@ -179,9 +179,11 @@ class ScriptedUpstream:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
-        for connection in tuple(self._open):
-            connection.transport.abort()
         await self._server.wait_closed()
+        for _ in range(3):  # one that was taken as the server closed appears a turn later; an abort takes a turn, too
+            for connection in tuple(self._open):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
     def _answer(self, request: Received) -> Script:
         self.requests.append(request)

@@ -12,6 +12,7 @@ import typer
 
 from antiprompt_bank import HAZARDS, Antiprompt, Bank, BankNotFound, BankStore
 from gateway.chosen_bank import load_chosen_bank, versions_folder
+from gateway.commands.bank_exchange import exported
 from gateway.commands.console import FAILURES, AsJson, fail, out, print_json, print_table, settings_or_fail
 
 app = typer.Typer(help="What is in the bank, and its versions.", no_args_is_help=True)
@@ -96,9 +97,24 @@ def _matches(record: Antiprompt, hazard: str | None, side: str | None, label: st
 def export(
     to: Annotated[Path | None, typer.Argument(help="File to write. Unset: standard output.")] = None,
     version: Version = None,
+    signed: Annotated[
+        Path | None, typer.Option(help="Ed25519 key (PEM): a signed file of the live exemplars, for others.")
+    ] = None,
+    origin: Annotated[str, typer.Option(help="With --signed: who gives the exemplars out.")] = "",
+    vectors: Annotated[bool, typer.Option("--vectors", help="With --signed: vectors only, no text.")] = False,
+    licence: Annotated[list[str] | None, typer.Option(help="With --signed: only these; repeat. Unset: all.")] = None,
 ) -> None:
-    """Write all exemplars as JSON lines."""
-    lines = b"".join(orjson.dumps(record.to_json()) + b"\n" for record in open_bank(version).records)
+    """Write all exemplars as JSON lines, or the live ones signed, for `import --trust` elsewhere."""
+    bank = open_bank(version)
+    if signed is None:
+        if vectors or licence or origin:
+            fail("--origin, --vectors and --licence belong to --signed KEY")
+        lines = b"".join(orjson.dumps(record.to_json()) + b"\n" for record in bank.records)
+    else:
+        try:
+            lines = exported(bank, signed, origin=origin, vectors=vectors, licences=licence or ())
+        except FAILURES as error:
+            fail(str(error))
     if to is None:
         sys.stdout.buffer.write(lines)
         sys.stdout.flush()

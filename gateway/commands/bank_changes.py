@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import Progress as ProgressBar
 
-from antiprompt_bank import Antiprompt, Bank, BankNotFound, BankStore, Label, State, build_bank
+from antiprompt_bank import Antiprompt, Bank, BankNotFound, BankStore, Label, State
 from antiprompt_bank.additions import Progress
 from antiprompt_bank.dedupe import Vectors, conflicts
 from antiprompt_bank.dedupe import dedupe as without_duplicates
@@ -27,8 +27,12 @@ from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
 from antiprompt_bank.importers import FORMATS, Given, Report, import_file
 from antiprompt_bank.reading import MAX_ROWS
 from antiprompt_bank.seeding import calibration_records
+from antiprompt_bank.signed import is_signed
+from antiprompt_bank.withheld import Given as GivenVectors
+from antiprompt_bank.withheld import build_with_withheld
 from gateway.chosen_bank import load_seed_bank
 from gateway.commands.bank import open_store
+from gateway.commands.bank_exchange import imported, received
 from gateway.commands.bank_versions import put_in_force
 from gateway.commands.console import FAILURES, AsJson, err, fail, out, print_json, print_table, settings_or_fail
 
@@ -54,11 +58,17 @@ def import_files(
     column: Annotated[list[str] | None, typer.Option(help="A column's meaning, as text=goal; may be repeated.")] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Most rows of a file.")] = MAX_ROWS,
     strict: Annotated[bool, typer.Option("--strict", help="Fail at the first bad row.")] = False,
+    trust: Annotated[
+        list[Path] | None, typer.Option(help="Public key (PEM) whose signed files are taken, and no others; repeat.")
+    ] = None,
     dry_run: DryRun = False,
     publish: Publish = False,
     as_json: AsJson = False,
 ) -> None:
     """Read local files of exemplars into a new version of the bank. Imported rows start in quarantine."""
+    if trust or any(path.is_file() and is_signed(path) for path in files):
+        import_signed(files, trust or [], dry_run, publish, as_json)
+        return
     if format not in FORMATS:
         fail(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
     store = None if dry_run and settings_or_fail().bank.path is None else open_store()
@@ -94,13 +104,52 @@ def import_files(
             "version": None,
         }
         if base is not None and store is not None and new and not dry_run:
-            result |= _write(store, [*known, *new], base.encoder, parent, publish)
+            result |= _write(store, [*known, *new], base.encoder, parent, publish, base=base)
     except FAILURES as error:
         fail(str(error))
     if as_json:
         print_json(result)
         return
     _show_reports(reports)
+    out.print(f"{result['new']} new exemplars, {result['already_there']} are there already", markup=False)
+    _show_version(result, dry_run)
+
+
+def import_signed(files: Sequence[Path], trust: Sequence[Path], dry_run: bool, publish: bool, as_json: bool) -> None:
+    """Read files that ``export --signed`` wrote elsewhere into a new version, all in quarantine."""
+    if not trust:
+        fail("this file is signed: name the key whose files you trust, with --trust PUBLIC_KEY")
+    store = open_store()
+    try:
+        came = received(files, trust)
+        base, parent = _base(store)
+        read: dict[str, Antiprompt] = {}
+        given: dict[str, Any] = {}
+        heads = []
+        for file in came:
+            taken = imported(file, base)
+            read |= {record.id: record for record in taken.records}
+            given |= taken.given
+            told = {"file": str(file.path), "taken": len(taken.records), "refused": taken.refused}
+            heads.append({**told, **asdict(file.head)})
+        there = {record.id for record in base.records}
+        new = [record for id, record in read.items() if id not in there]
+        result: dict[str, Any] = {
+            "files": heads,
+            "new": len(new),
+            "already_there": len(read) - len(new),
+            "conflicts": _ids(conflicts([*base.records, *new])),
+            "version": None,
+        }
+        if new and not dry_run:
+            result |= _write(store, [*base.records, *new], base.encoder, parent, publish, base=base, given=given)
+    except FAILURES as error:
+        fail(str(error))
+    if as_json:
+        print_json(result)
+        return
+    for each in heads:
+        out.print(f"{each['file']}: {each['taken']} exemplars ({each['contents']}) by {each['origin']}", markup=False)
     out.print(f"{result['new']} new exemplars, {result['already_there']} are there already", markup=False)
     _show_version(result, dry_run)
 
@@ -120,7 +169,7 @@ def dedupe(dry_run: DryRun = False, publish: Publish = False, as_json: AsJson = 
             "version": None,
         }
         if made.dropped and not dry_run:
-            result |= _write(store, made.records, base.encoder, parent, publish)
+            result |= _write(store, made.records, base.encoder, parent, publish, base=base)
     except FAILURES as error:
         fail(str(error))
     if as_json:
@@ -148,7 +197,7 @@ def reembed(
         with tempfile.TemporaryDirectory(prefix=".encoder-", dir=store.root) as folder:
             exported = export_encoder(Path(folder) / "encoder", model)
             encoder = open_encoder(exported, device=settings_or_fail().bank.device)
-            result = {"encoder": encoder.id, **_write(store, base.records, encoder, parent, publish)}
+            result = {"encoder": encoder.id, **_write(store, base.records, encoder, parent, publish, base=base)}
     except FAILURES as error:
         fail(str(error))
     if as_json:
@@ -179,10 +228,19 @@ def _base(store: BankStore) -> tuple[Bank, str | None]:
 
 
 def _write(
-    store: BankStore, records: Sequence[Antiprompt], encoder: Encoder, parent: str | None, publish: bool
+    store: BankStore,
+    records: Sequence[Antiprompt],
+    encoder: Encoder,
+    parent: str | None,
+    publish: bool,
+    *,
+    base: Bank,
+    given: GivenVectors | None = None,
 ) -> dict[str, Any]:
     with _progress() as told:
-        bank = build_bank(records, encoder, progress=told, harmless=calibration_records())
+        bank = build_with_withheld(
+            records, encoder, base=base, given=given, progress=told, harmless=calibration_records()
+        )
     version = store.save(bank, parent=parent)
     if publish:
         put_in_force(version, by=getpass.getuser(), note="published as it was made")

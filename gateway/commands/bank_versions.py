@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from gateway.bank_versions import BankVersions, Published
-from gateway.chosen_bank import versions_folder
+from gateway.chosen_bank import remote_versions, versions_folder
 from gateway.commands.console import AsJson, connected, out, print_json, print_table, run
 from gateway.overlay_entries import EntryStore
 from gateway.redis_client import RedisClient
@@ -69,7 +69,11 @@ def put_in_force(version: str, *, by: str, note: str) -> Published:
 
 def _with_versions(work: Callable[[BankVersions], Awaitable[T]]) -> T:
     async def with_redis(redis: RedisClient, settings: Settings) -> T:
-        return await work(BankVersions(redis, versions_folder(settings), pinned=settings.bank.version))
+        return await work(
+            BankVersions(
+                redis, versions_folder(settings), pinned=settings.bank.version, remote=remote_versions(settings)
+            )
+        )
 
     return _connected(with_redis)
 

@@ -12,6 +12,7 @@ from tests.end_to_end.conftest import (  # noqa: F401 - fixtures
     callers,
     gateway,
     make_gateway,
+    receiver_port,
     state,
     upstream,
     upstream_port,

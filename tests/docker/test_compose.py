@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -164,3 +165,18 @@ def test_grafana_finds_its_data_and_its_dashboard() -> None:
 
 def test_a_file_with_secrets_is_not_committed_by_chance() -> None:
     assert "docker/gateway.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("left out: promtool on docker/prometheus.yaml. apt-get install prometheus to have it")
+    rules = next(source for place, source in mounts("prometheus").items() if "alerts" in place)
+    text = (DOCKER / "prometheus.yaml").read_text("utf-8")
+    here = text.replace("/etc/prometheus/alerts.yaml", str((FILE.parent / rules).resolve()))
+    assert here != text
+    configuration = tmp_path / "prometheus.yaml"
+    configuration.write_text(here, "utf-8")
+    done = subprocess.run([promtool, "check", "config", str(configuration)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rule files found" in done.stdout

@@ -13,7 +13,7 @@ import pytest
 
 from tests.end_to_end.caller import Caller
 from tests.end_to_end.conftest import UPSTREAM_KEY, Callers, MakeGateway
-from tests.end_to_end.exemplars import BAD_REQUEST, GOOD_REPLY, GOOD_REQUEST
+from tests.end_to_end.exemplars import BAD_REPLY, BAD_REQUEST, GOOD_REPLY, GOOD_REQUEST
 from tests.end_to_end.running_gateway import RunningGateway
 from tests.end_to_end.state import State
 from tests.end_to_end.told import CHAT, asking, assert_told
@@ -71,6 +71,68 @@ async def test_a_reply_is_flagged_by_its_completion_as_soon_as_it_is_there(
     await filed(caller, completion_id=completion_id)
     (flag,) = await state.flags_of(caller.tenant)
     assert (flag.case_id, flag.text, flag.prompt) == (caller.received[0].headers["x-antiprompt-case"], *PAIR)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("part", ["refusal", "desired", "error"])
+async def test_a_flag_on_a_request_that_was_stopped_is_about_the_request_and_not_about_our_words(
+    part: str, streamed: bool, callers: Callers, state: State, upstream: ScriptedUpstream
+) -> None:
+    caller = await callers(part)
+    messages = [
+        {"role": "user", "content": BAD_REQUEST},
+        {"role": "assistant", "content": "Let me think."},
+        {"role": "user", "content": "Well?"},
+    ]
+    await caller.http.post(CHAT, json={"model": "m", "messages": messages, "stream": streamed})
+    case_id = caller.case_id
+    await filed(caller, case_id=case_id)
+    (flag,) = await state.flags_of(caller.tenant)
+    assert (flag.text, flag.prompt, flag.side) == (BAD_REQUEST, None, "request")
+    assert (flag.case_id, flag.exemplar) == (case_id, (await state.case(case_id)).exemplar)
+    assert flag.exemplar is not None
+    kept = await state.exchange(case_id)
+    assert kept is not None
+    assert kept.reply == ()  # a refusal is no reply of the model's
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("part", ["refusal", "desired", "error"])
+async def test_a_flag_or_an_appeal_on_a_reply_that_was_stopped_has_what_the_model_said(
+    part: str, streamed: bool, callers: Callers, state: State, upstream: ScriptedUpstream
+) -> None:
+    caller = await callers(part)
+    upstream.on(CHAT, stream(*chat_stream(BAD_REPLY)) if streamed else whole(chat_completion(BAD_REPLY)))
+    await caller.http.post(CHAT, json=asking(stream=streamed))
+    case_id = caller.case_id
+    await filed(caller, case_id=case_id)
+    await caller.http.post("/appeals", json={"case_id": case_id, "reason": "it was a novel"})
+    flags = await state.flags_of(caller.tenant)
+    assert sorted(flag.source for flag in flags) == ["appeal", "user"]
+    for flag in flags:
+        assert (flag.prompt, flag.side) == (GOOD_REQUEST, "response")
+        assert flag.text
+        assert BAD_REPLY.startswith(flag.text) if streamed else flag.text == BAD_REPLY  # a stream is cut where it hits
+        assert flag.exemplar is not None
+
+
+async def test_words_that_come_with_a_stopped_request_s_case_are_about_the_request(
+    callers: Callers, state: State
+) -> None:
+    caller = await callers("refusal")
+    await caller.http.post(CHAT, json=asking(BAD_REQUEST))
+    await filed(caller, case_id=caller.case_id, text=BAD_REQUEST)
+    (flag,) = await state.flags_of(caller.tenant)
+    assert (flag.text, flag.prompt, flag.side) == (BAD_REQUEST, None, "request")
+
+
+async def test_an_appeal_names_the_text_that_was_stopped_wherever_it_stood(callers: Callers, state: State) -> None:
+    caller = await callers("refusal")
+    messages = [{"role": "system", "content": BAD_REQUEST}, {"role": "user", "content": GOOD_REQUEST}]
+    await caller.http.post(CHAT, json={"model": "m", "messages": messages})
+    await caller.http.post("/appeals", json={"case_id": caller.case_id, "reason": "it is our own text"})
+    (flag,) = await state.flags_of(caller.tenant)
+    assert (flag.text, flag.side) == (BAD_REQUEST, "request")
 
 
 async def test_a_text_is_flagged_in_words(callers: Callers, state: State) -> None:

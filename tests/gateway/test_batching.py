@@ -36,6 +36,12 @@ class Gate:
         self.entered = threading.Event()
         self.batches: list[list[int]] = []
 
+    @classmethod
+    def opened(cls) -> Gate:
+        made = cls()
+        made.open.set()
+        return made
+
     def __call__(self, items: list[int]) -> list[int]:
         self.batches.append(items)
         self.entered.set()
@@ -118,6 +124,50 @@ async def test_a_caller_that_left_is_skipped() -> None:
         gate.open.set()
         assert await asyncio.gather(first, stayer) == [[0], [20]]
     assert gate.batches == [[0], [2]]
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_widened_batcher_fills_the_next_batch_while_one_is_under_way(before: bool) -> None:
+    gates: list[Gate] = [Gate(), Gate()]
+    free = iter(gates)
+
+    def work(items: list[int]) -> list[int]:
+        return next(free)(items)
+
+    made = Batcher(work, threads=1, max_batch=2, max_queue=9, timeout_s=5, metrics=Metrics())
+    if before:
+        made.widen(2)
+    made.start()
+    if not before:
+        made.widen(2)
+    first = asyncio.create_task(made.run([1, 2]))
+    await entered(gates[0])
+    second = asyncio.create_task(made.run([3, 4]))
+    await entered(gates[1])
+    third = asyncio.create_task(made.run([5]))
+    await asyncio.sleep(0)
+    free = iter([Gate.opened()])
+    gates[1].open.set()  # whichever is done first is answered first, and the next begins at once
+    assert await second == [30, 40]
+    assert await third == [50]
+    assert not first.done()
+    gates[0].open.set()
+    assert await first == [10, 20]
+    await made.close()
+
+
+async def test_it_is_never_made_narrower_than_its_threads() -> None:
+    gates = [Gate(), Gate()]
+    free = iter(gates)
+    made = Batcher(lambda items: next(free)(items), threads=2, max_batch=1, max_queue=9, timeout_s=5, metrics=Metrics())
+    made.start()
+    made.widen(1)
+    calls = [asyncio.create_task(made.run([n])) for n in range(2)]
+    for gate in gates:
+        await entered(gate)
+        gate.open.set()
+    assert await asyncio.gather(*calls) == [[0], [10]]
+    await made.close()
 
 
 async def test_closing_answers_whoever_still_waits() -> None:

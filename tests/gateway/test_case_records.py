@@ -38,3 +38,33 @@ def test_the_prompt_of_an_exchange_is_the_last_text_of_the_user() -> None:
     assert Exchange((("system", "s"),)).prompt is None
     assert Exchange.from_json(exchange.to_json()) == exchange
     assert exchange.characters == len("firstasecond42answer")
+
+
+def test_what_a_case_acted_on_is_found_among_the_texts_wherever_it_stood() -> None:
+    exchange = Exchange((("system", "s"), ("user", "bad"), ("assistant", "a"), ("user", "well?")))
+
+    def case(*findings: CaseFinding, side: str | None = "request", action: str = "block") -> Case:
+        return Case(
+            id="c",
+            created_at=0,
+            tenant="t",
+            surface="chat",
+            action=action,
+            hazard="hate",
+            side=side,  # type: ignore[arg-type]  # a literal
+            findings=findings,
+        )
+
+    def found(index: int, risk: float, hazard: str = "hate", side: str = "request") -> CaseFinding:
+        return CaseFinding(side=side, role="user", index=index, risk=risk, hazard=hazard)  # type: ignore[arg-type]
+
+    assert exchange.acted_on(case(found(1, 0.95), found(3, 0.6))) == "bad"
+    assert exchange.acted_on(case(found(0, 0.95, "privacy"), found(3, 0.6))) == "well?"
+    assert exchange.acted_on(case(found(1, 0.95, side="response"))) == "well?"
+    assert exchange.acted_on(case(found(9, 0.95))) == "well?"
+    assert exchange.acted_on(case()) == "well?"
+    assert exchange.acted_on(case(found(1, 0.95), side=None, action="allow")) == "well?"
+    stopped = [
+        case(side=side, action=action).stopped for side in ("request", "response") for action in ("flag", "block")
+    ]
+    assert stopped == [None, "request", None, "response"]

@@ -3,7 +3,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiprompt_bank import HAZARDS, Neighbour, Side
+from antiprompt_bank import HAZARDS, Kind, Neighbour, Side
 from gateway.errors import BadRequest
 from gateway.policy import (
     STRICT_FACTOR,
@@ -255,6 +255,32 @@ def test_harmful_is_blocked_risky_rewritten_doubtful_flagged_and_the_rest_unchan
         *[Action.ALLOW] * 2,
     ]
     assert act(0.8).rewrite is RewriteMethod.GUARD
+
+
+@pytest.mark.parametrize(
+    ("risk", "default_is", "strict_is"),
+    [
+        (1.0, "asked", "asked"),
+        (0.9, "asked", "asked"),
+        (0.8, "guarded", "blocked"),
+        (0.6, "flagged", "guarded"),
+    ],
+)
+def test_what_may_be_meant_well_is_asked_back_about(
+    default: Policy, risk: float, default_is: str, strict_is: str
+) -> None:
+    """Neither answered nor turned away: the exemplar says what to ask. Strictness makes no milder case of others."""
+    near = [Neighbour("ap_1", 0.9, True, "privacy", None, Kind.AMBIGUOUS)]
+    found = [Finding(score({"privacy": risk}, near), "request", "user", 0)]
+
+    def done(policy: Policy) -> str:
+        decided = policy.decide(found)
+        if decided.action is Action.REWRITE:
+            return "asked" if decided.rewrite is RewriteMethod.DESIRED_RESPONSE else "guarded"
+        return {Action.BLOCK: "blocked", Action.FLAG: "flagged"}[decided.action]
+
+    assert done(default) == default_is
+    assert done(default.strengthened(Strictness.STRICT)) == strict_is
 
 
 @pytest.mark.parametrize("side", ["request", "response"])

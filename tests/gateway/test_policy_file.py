@@ -4,7 +4,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from antiprompt_bank import HAZARDS
+from antiprompt_bank import HAZARDS, Kind
 from gateway.policy_file import (
     DEFAULT_POLICY_FILE,
     MAX_POLICY_BYTES,
@@ -57,6 +57,9 @@ def test_the_default_policy_explains_every_key_and_the_example_in_its_comments_c
         (rules({"hazard": []}), "rules[0].hazard", "names no hazard"),
         (rules({"hazard": ["*", "hate"]}), "rules[0].hazard", "stands for all hazards"),
         (rules({"hazard": 3}), "rules[0].hazard", "there is no hazard 3"),
+        (rules({"kind": "ambigous"}), "rules[0].kind", "there is no kind 'ambigous'; did you mean 'ambiguous'"),
+        (rules({"kind": []}), "rules[0].kind", "names no kind"),
+        (rules({"kind": ["ambiguous", 3]}), "rules[0].kind", "there is no kind 3"),
         ("strikes: {warn_at: 5, slow_at: 3}", "strikes", "warn_at is 5, above slow_at"),
         ("strikes: {warn_at: 5, suspend_at: 3}", "strikes", "warn_at is 5, above suspend_at"),
         ("strikes: {warn_at: 0}", "strikes.warn_at", "greater than or equal to 0.5"),
@@ -168,6 +171,10 @@ def test_a_rewrite_method_is_refused_where_it_has_no_meaning(side: str, method: 
         ({"roles": ["user"]}, {}, False),
         ({}, {"roles": ["user"]}, True),
         ({"roles": ["user", "tool"]}, {"roles": ["user"]}, True),
+        ({"kind": "ambiguous"}, {}, False),
+        ({}, {"kind": "ambiguous"}, True),
+        ({"kind": ["ambiguous", "misleading"]}, {"kind": "misleading"}, True),
+        ({"kind": "misleading"}, {"kind": ["ambiguous", "misleading"]}, False),
         ({"mode": "shadow"}, {}, False),
         ({"mode": "shadow"}, {"mode": "shadow"}, True),
         ({}, {"mode": "shadow"}, True),
@@ -193,5 +200,15 @@ def test_the_schema_knows_every_hazard_and_refuses_what_the_code_refuses() -> No
     validator = Draft202012Validator(json_schema())
     for hazard in ("*", *HAZARDS, ["hate", "privacy"]):
         assert validator.is_valid({"rules": [RULE | {"hazard": hazard}]})
-    for wrong in ({"hazard": "hatee"}, {"hazard": []}, {"risk_at_least": 2}, {"action": "deny"}, {"more": 1}):
+    for kind in (*Kind, [*Kind]):
+        assert validator.is_valid({"rules": [RULE | {"kind": kind}]})
+    for wrong in (
+        {"hazard": "hatee"},
+        {"hazard": []},
+        {"kind": "odd"},
+        {"kind": []},
+        {"risk_at_least": 2},
+        {"action": "deny"},
+        {"more": 1},
+    ):
         assert not validator.is_valid({"rules": [RULE | wrong]})

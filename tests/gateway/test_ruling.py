@@ -4,7 +4,7 @@ from itertools import product
 import pytest
 import yaml
 
-from antiprompt_bank import Neighbour, Score, Side
+from antiprompt_bank import Kind, Neighbour, Score, Side
 from gateway.policy import Action, Decision, Finding, Mode, Policy, RewriteMethod
 from gateway.wire.surface import Role
 from tests.gateway.scores import finding, score
@@ -81,6 +81,32 @@ def test_the_first_rule_that_matches_decides_about_a_hazard() -> None:
     stronger = rule("strict", "privacy", "block", 0.9), rule("mild", "privacy", "flag", 0.5)
     assert policy(*stronger).decide([finding(privacy=0.95)]).rule == "strict"
     assert policy(*stronger).decide([finding(privacy=0.8)]).rule == "mild"
+
+
+@pytest.mark.parametrize(
+    ("nearest", "rule_is"),
+    [
+        ([("hate", True, Kind.AMBIGUOUS)], "asked"),
+        ([("hate", True, Kind.ADVERSARIAL)], "rest"),
+        ([("hate", True, None)], "rest"),
+        ([("hate", True, Kind.ADVERSARIAL), ("hate", True, Kind.AMBIGUOUS)], "rest"),
+        ([("privacy", True, Kind.ADVERSARIAL), ("hate", True, Kind.AMBIGUOUS)], "asked"),
+        ([("privacy", True, Kind.AMBIGUOUS)], "rest"),
+        ([("hate", False, Kind.AMBIGUOUS)], "rest"),
+        ([], "rest"),
+    ],
+)
+def test_a_rule_for_a_kind_looks_at_the_nearest_harmful_exemplar_of_the_hazard(
+    nearest: list[tuple[str, bool, Kind | None]], rule_is: str
+) -> None:
+    """What nobody knows the kind of is none of its business."""
+    near = [
+        Neighbour(f"ap_{at}", 0.9, harmful, hazard, None, kind) for at, (hazard, harmful, kind) in enumerate(nearest)
+    ]
+    found = [Finding(score({"hate": 0.95}, near), "request", "user", 0)]
+    assert policy(rule("asked", kind="ambiguous", action="rewrite"), rule("rest")).decide(found).rule == rule_is
+    several = rule("asked", kind=["misleading", "ambiguous"], action="rewrite")
+    assert policy(several, rule("rest")).decide(found).rule == rule_is
 
 
 def test_allow_keeps_the_rules_below_from_a_hazard_but_not_from_another() -> None:

@@ -19,6 +19,10 @@ Rule = Callable[[Release], Iterator[str]]
 PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 _LABELS: Final = ("name", "instance", "component", "version", "managed-by")
 _LONGEST: Final = {"CronJob": 52, "StatefulSet": 52}  # what their pods and Jobs are called is longer by eleven
+# What Kubernetes' own standard "restricted" allows; the rest of no_root is that standard, too.
+_VOLUMES: Final = frozenset(
+    ["name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"]
+)
 _IMAGE: Final = re.compile(r"(?P<name>\S+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?")
 
 
@@ -40,9 +44,9 @@ def no_root(release: Release) -> Iterator[str]:
             yield f"{name} has no seccomp profile"
         if any(pod.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC")):
             yield f"{name} shares the node's network or processes"
-        yield from (
-            f"{name} mounts {each} of the node" for each, kind in workload.volumes.items() if "hostPath" in kind
-        )
+        for volume, source in workload.volumes.items():
+            if not source.keys() <= _VOLUMES:
+                yield f"{name} mounts {volume}, which may be of the node"
     for name, _, container in _containers(release):
         security = container.get("securityContext", {})
         if security.get("privileged") or security.get("allowPrivilegeEscalation") is not False:
@@ -163,12 +167,14 @@ def selectors_meet(release: Release) -> Iterator[str]:
 
 
 def _targets(service: Manifest) -> set[str]:
-    return {port["targetPort"] for port in service["spec"]["ports"]}
+    return {port["targetPort"] for port in service["spec"].get("ports", ())}
 
 
 def _from_outside(release: Release) -> Iterator[str]:
     """Ingresses and scrapes end at a Service that is there."""
-    ports = {each["metadata"]["name"]: {p["name"] for p in each["spec"]["ports"]} for each in release.of("Service")}
+    ports = {
+        each["metadata"]["name"]: {p["name"] for p in each["spec"].get("ports", ())} for each in release.of("Service")
+    }
     for ingress in release.of("Ingress"):
         for path in (path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]):
             service = path["backend"]["service"]

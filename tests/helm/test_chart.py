@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from helm_python import lint
+from helm_python import Chart, lint, package
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
-from gateway.telemetry import Metrics
-from tests.helm.rendering import CHART, EXAMPLES, example, rendered
+from gateway import __version__
+from tests.helm.rendering import CHART, EXAMPLES, NAMESPACE, example, rendered
 from tests.helm.rules import broken
 from tests.helm.schemas import VERSIONS, errors
 
-RENDERED = YamlLintConfig("{rules: {key-duplicates: enable, new-lines: enable, indentation: {spaces: consistent}}}")
+RENDERED = YamlLintConfig("{rules: {key-duplicates: enable, new-lines: enable}}")
 WRITTEN = YamlLintConfig(
     "{extends: default, rules: {document-start: disable, braces: disable, "
     "line-length: {max: 120, allow-non-breakable-inline-mappings: true}}}"
@@ -67,26 +70,32 @@ def test_what_is_written_by_hand_is_tidy(path: Path) -> None:
 
 
 on = st.booleans()
-volume = st.just({"store": "volume"})
 
 
 @st.composite
 def any_values(draw: st.DrawFn) -> dict[str, object]:
     """Values that fit together."""
-    shared = draw(on)
+    store = draw(st.sampled_from(["image", "volume", "object"]))
     addresses = ["one.example:7001", "two.example:7002"]
     rules = draw(on)
     return {
         "upstream": {"baseUrl": draw(st.sampled_from(["", "http://vllm.models.svc:8000/v1", "https://host/v1"]))},
         "bank": {
-            "store": "volume" if shared else "image",
+            "store": store,
             "volume": {"existingClaim": draw(st.sampled_from(["", "b"]))},
+            "object": {"url": "s3://b/bank", "secret": draw(st.sampled_from(["", "s3"]))},
         },
         "clientKey": {"secret": draw(st.sampled_from(["", "keys"]))},
         "policy": draw(st.sampled_from(["", "mode: shadow\nrules: []\n"])),
-        "calibration": {"enabled": shared and draw(on), "texts": {"persistentVolumeClaim": {"claimName": "texts"}}},
-        "worker": {"enabled": shared and draw(on), "trains": draw(on)},
-        "retraining": {"schedule": draw(st.sampled_from(["", "0 3 * * *"])) if shared else "", "trains": draw(on)},
+        "calibration": {
+            "enabled": store == "volume" and draw(on),
+            "texts": {"persistentVolumeClaim": {"claimName": "texts"}},
+        },
+        "worker": {"enabled": store != "image" and draw(on), "trains": draw(on)},
+        "retraining": {
+            "schedule": draw(st.sampled_from(["", "0 3 * * *"])) if store != "image" else "",
+            "trains": draw(on),
+        },
         "review": {
             "enabled": draw(on),
             "publicUrl": "https://review.example",
@@ -118,7 +127,34 @@ def test_whatever_fits_together_renders_to_good_manifests(values: dict[str, obje
     assert [error for each in release.manifests for error in errors(each, VERSIONS[-1])] == []
 
 
+def test_an_older_kubernetes_is_told_so() -> None:
+    allowed = re.fullmatch(r">=1\.(\d+)\.0-0", chart_file()["kubeVersion"])
+    assert allowed is not None
+    assert VERSIONS[0] == f"1.{allowed[1]}.0"
+
+
 # What is carried along for others.
+
+
+def chart_file() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    return found
+
+
+def test_the_chart_starts_images_of_this_version() -> None:
+    assert chart_file()["appVersion"] == __version__
+
+
+def test_a_packaged_chart_renders_to_the_same(tmp_path: Path) -> None:
+    path = CHART / "examples" / "production.yaml"
+    packed = package(CHART, destination=tmp_path)
+    with tarfile.open(packed) as archive:
+        names = set(archive.getnames())
+    assert {"antiprompt/values.schema.json", "antiprompt/README.md", "antiprompt/files/alerts.yaml"} <= names
+    assert not any("examples" in name for name in names)
+    with Chart.load(packed) as chart:
+        values = yaml.safe_load(path.read_text("utf-8"))
+        assert chart.render(values, name="antiprompt", namespace=NAMESPACE) == example(path).texts
 
 
 def test_the_alerts_and_the_dashboard_arrive_whole() -> None:
@@ -127,14 +163,3 @@ def test_the_alerts_and_the_dashboard_arrive_whole() -> None:
     assert groups[:-1] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text("utf-8"))["groups"]
     carried = json.loads(release.one("ConfigMap", "-dashboard")["data"]["antiprompt.json"])
     assert carried == json.loads((CHART / "files" / "dashboard.json").read_text("utf-8"))
-
-
-def test_what_scaling_looks_at_is_recorded_from_what_gateways_expose() -> None:
-    release = example(CHART / "examples" / "production.yaml")
-    (rule,) = release.one("PrometheusRule")["spec"]["groups"][-1]["rules"]
-    (metric,) = release.one("HorizontalPodAutoscaler")["spec"]["metrics"]
-    assert metric["pods"]["metric"]["name"] == rule["record"]
-    exposed = Metrics().exposition().decode()
-    for name in ("antiprompt_queue_seconds", "antiprompt_queue_windows"):
-        assert name in rule["expr"]
-        assert f"# TYPE {name} " in exposed

@@ -6,24 +6,33 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import yaml
+from helm_python import HelmError
 from typer.testing import CliRunner
 
+from gateway.chosen_bank import versions_folder
 from gateway.cli import app
 from gateway.client_keys import split_token
 from gateway.commands.settings import described
 from gateway.commands.worker import ALIVE
 from gateway.policy import Policy
 from gateway.settings import CONFIG_VARIABLE, PREFIX, Settings, load_settings
+from tests.helm.pods import environment
 from tests.helm.rendering import CHART, EXAMPLES, OUR_IMAGE, Release, Workload, example, rendered
 from tests.helm.rules import SECRET_NAME
 
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
-SECRETS = {"url": "rediss://user:word@redis.example:7000", "password": "word", "other": "s3cret"}
+SECRETS: Final = {
+    "redis-url": "rediss://user:word@redis.example:7000",
+    "redis-password": "word",
+    "sentinel-password": "word",
+    "upstream-api-key": "sk-1",
+    "oidc-client-secret": "word",
+}
 
 
 def ours(release: Release) -> list[tuple[Workload, Mapping[str, Any]]]:
@@ -32,25 +41,12 @@ def ours(release: Release) -> list[tuple[Workload, Mapping[str, Any]]]:
     return [(w, c) for w, c in found if OUR_IMAGE in c["image"] and "command" not in c]
 
 
-def environment(container: Mapping[str, Any]) -> dict[str, str]:
-    """What Kubernetes would set: Secrets looked up, references to earlier variables replaced."""
-    values: dict[str, str] = {}
-    for variable in container.get("env", ()):
-        name = variable["name"]
-        if "valueFrom" in variable:
-            kind = "url" if name.endswith("__URL") else "password" if "PASSWORD" in name else "other"
-            values[name] = SECRETS[kind]
-        else:
-            values[name] = re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], variable["value"])
-    return values
-
-
 def settings_of(release: Release, component: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Settings:
     """The settings that the main container of a component reads."""
     for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
         monkeypatch.delenv(name)
     (container,) = release.workload(component).pod["containers"]
-    for name, value in environment(container).items():
+    for name, value in environment(container, SECRETS).items():
         monkeypatch.setenv(name, value)
     file = folder / "settings.yaml"
     file.write_text(release.one("ConfigMap", "-config")["data"]["settings.yaml"], encoding="utf-8")
@@ -65,15 +61,21 @@ def settings_of(release: Release, component: str, monkeypatch: pytest.MonkeyPatc
 def test_every_variable_of_ours_is_a_setting(path: Path) -> None:
     known = {variable for variable, _, _ in described(Settings())} | {CONFIG_VARIABLE}
     release = example(path)
-    named = {name for workload in release.workloads() for c in workload.containers for name in environment(c)}
+    named = {name for workload in release.workloads() for c in workload.containers for name in environment(c, SECRETS)}
     assert {name for name in named if name.upper().startswith(PREFIX)} - known == set()
     assert "ANTIPROMPT_DATA_DIR" in named
 
 
-def test_secrets_are_never_written_out_among_the_rules() -> None:
-    kept = {name for name, value, _ in described(Settings()) if _is_secret(name)}
-    assert kept
-    assert [name for name in kept if not SECRET_NAME.search(name)] == []
+def test_no_setting_that_is_a_secret_can_be_written_into_values() -> None:
+    """They come by reference: from where the chart names a Secret, or by ``extraEnv``."""
+    secret = {name for name, _, _ in described(Settings()) if _is_secret(name)}
+    assert "ANTIPROMPT_UPSTREAM__API_KEY" in secret
+    assert [name for name in secret if not SECRET_NAME.search(name)] == []
+    for variable in secret:
+        group, name = variable.removeprefix(PREFIX).lower().split("__")
+        with pytest.raises(HelmError) as refused:
+            rendered({"settings": {group: {name: "told"}}})
+        assert f"/settings/{group}/{name}" in str(refused.value)
 
 
 def _is_secret(variable: str) -> bool:
@@ -120,7 +122,7 @@ def test_values_arrive_as_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "address"), [("minimal", "redis://:word@antiprompt-redis:6379/0"), ("redis-url", SECRETS["url"])]
+    ("name", "address"), [("minimal", "redis://:word@antiprompt-redis:6379/0"), ("redis-url", SECRETS["redis-url"])]
 )
 def test_redis_is_reached_by_its_url(name: str, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = settings_of(example(CHART / "examples" / f"{name}.yaml"), "gateway", monkeypatch, tmp_path)
@@ -132,6 +134,21 @@ def test_redis_as_a_cluster_is_reached_by_its_nodes(monkeypatch: pytest.MonkeyPa
     release = example(CHART / "examples" / "redis-cluster.yaml")
     settings = settings_of(release, "gateway", monkeypatch, tmp_path)
     assert settings.redis.cluster_nodes[0] == "redis-0.example.org:7000"
+
+
+def test_versions_in_an_object_store_are_fetched_to_where_the_gateway_looks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release = example(CHART / "examples" / "object-store.yaml")
+    for component in ("gateway", "review", "worker", "retraining"):
+        with monkeypatch.context() as patch:
+            settings = settings_of(release, component, patch, tmp_path)
+        (container,) = release.workload(component).pod["containers"]
+        assert settings.bank.remote == "s3://safety/bank"
+        mounted = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+        assert any(versions_folder(settings).is_relative_to(path) for path in mounted - {"/data"})
+        assert container["envFrom"] == [{"secretRef": {"name": "bank-store"}}]
+    assert release.workload("worker").kind == "StatefulSet"  # reviews are kept beside the versions
 
 
 def test_gpus_are_asked_for_used_and_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -173,7 +190,10 @@ def test_the_bundled_redis_is_the_one_that_compose_starts() -> None:
 def test_a_worker_is_watched_by_the_file_that_it_touches() -> None:
     (container,) = example(CHART / "examples" / "gpu.yaml").workload("worker").pod["containers"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert f"{environment(container)['ANTIPROMPT_DATA_DIR']}/{ALIVE}" in container[probe]["exec"]["command"][-1]
+        assert (
+            f"{environment(container, SECRETS)['ANTIPROMPT_DATA_DIR']}/{ALIVE}"
+            in container[probe]["exec"]["command"][-1]
+        )
 
 
 def test_the_readmes_client_key_has_the_form_of_one() -> None:
@@ -194,7 +214,7 @@ def test_a_policy_arrives_whole_and_a_change_of_it_rolls_the_gateways() -> None:
     sums = {_checksum(each, "gateway") for each in (release, other, plain)}
     assert len(sums) == 3
     assert _checksum(rendered(), "gateway") == _checksum(plain, "gateway")
-    assert "ANTIPROMPT_POLICY_FILE" not in environment(plain.workload("gateway").pod["containers"][0])
+    assert "ANTIPROMPT_POLICY_FILE" not in environment(plain.workload("gateway").pod["containers"][0], SECRETS)
 
 
 def _checksum(release: Release, component: str) -> str:

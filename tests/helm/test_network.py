@@ -107,6 +107,13 @@ def test_where_the_model_server_and_redis_are_can_be_narrowed() -> None:
     assert not may_go(release, "calibration", "redis", 7000)
 
 
+def test_an_object_store_is_reached_by_those_that_fetch_and_bring_versions() -> None:
+    store = {"store": "object", "object": {"url": "s3://b/bank"}}
+    release = rendered({**ALL, "calibration": {}, "bank": store, "networkPolicy": {"objectStorePorts": [9000]}})
+    leaving = {each.component for each in release.workloads() if may_leave(release, each.component, ANYWHERE, 9000)}
+    assert leaving == {"gateway", "review", "worker", "retraining"}
+
+
 def test_an_identity_provider_is_reached_by_the_dashboard_alone(release: Release) -> None:
     assert not may_leave(release, "review", ANYWHERE, 443)
     oidc = {"issuer": "https://login.example", "clientId": "me"}

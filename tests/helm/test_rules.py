@@ -57,7 +57,7 @@ SPOILED: Final[tuple[tuple[str, str, Spoil], ...]] = (
     ("no_root", "as root", lambda r: container(r)["securityContext"].update(runAsUser=0)),
     ("no_root", "seccomp", lambda r: gateway(r)["securityContext"].pop("seccompProfile")),
     ("no_root", "node's network", lambda r: gateway(r).update(hostNetwork=True)),
-    ("no_root", "of the node", lambda r: gateway(r)["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
+    ("no_root", "be of the node", lambda r: gateway(r)["volumes"].append({"name": "host", "hostPath": {"path": "/"}})),
     ("no_root", "privileges", lambda r: container(r)["securityContext"].update(privileged=True)),
     ("no_root", "privileges", lambda r: container(r)["securityContext"].pop("allowPrivilegeEscalation")),
     ("no_root", "capabilities", lambda r: container(r)["securityContext"]["capabilities"].update(add=["NET_ADMIN"])),

@@ -15,6 +15,7 @@ from helm_python import HelmError
 from tests.helm.rendering import CHART, rendered
 
 VALUES = (CHART / "values.yaml").read_text("utf-8")
+DEFAULTS: dict[str, Any] = yaml.safe_load(VALUES)
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 
 
@@ -49,10 +50,12 @@ def table() -> ModuleType:
         ({"settings": {"redis": {"url": "redis://:word@host"}}}, "/settings/redis/url"),
         ({"settings": {"review": {"oidc_client_secret": "word"}}}, "/settings/review/oidc_client_secret"),
         # What takes several values to see.
-        ({"worker": {"enabled": True}}, "worker.enabled needs bank.store: volume"),
-        ({"retraining": {"schedule": "0 3 * * *"}}, "retraining.schedule needs bank.store: volume"),
+        ({"worker": {"enabled": True}}, "worker.enabled needs bank.store: volume or object"),
+        ({"retraining": {"schedule": "0 3 * * *"}}, "retraining.schedule needs bank.store: volume or object"),
         ({"calibration": {"enabled": True}}, "calibration.enabled needs bank.store: volume"),
         ({"bank": {"store": "volume"}, "calibration": {"enabled": True}}, "calibration.texts"),
+        ({"bank": {"store": "object"}}, "bank.object.url"),
+        ({"bank": {"store": "object", "object": {"url": "s3://key:secret@bucket"}}}, "/bank/object/url"),
         ({"upstream": {"baseUrl": "https://host/v1", "apiKey": {"secret": ""}}}, "upstream.apiKey.secret"),
         ({"redis": {"mode": "url", "url": {"secret": ""}}}, "redis.url.secret"),
         ({"redis": {"mode": "sentinel"}}, "redis.sentinel.addresses"),
@@ -73,7 +76,7 @@ def test_what_cannot_work_is_refused_and_named(values: Mapping[str, Any], words:
 
 
 def test_the_schema_knows_every_value_and_closes_every_group() -> None:
-    unknown = [path for path in _paths(yaml.safe_load(VALUES)) if _schema_at(path) is None]
+    unknown = [path for path in _paths(DEFAULTS) if _schema_at(path) is None]
     assert unknown == []
     open_groups = [path for path, group in _groups(SCHEMA, ()) if group.get("additionalProperties") is not False]
     assert open_groups == [("global",), ("settings",)]  # Helm's own, and the gateway's, which reads it strictly
@@ -126,7 +129,7 @@ def test_the_table_has_every_value_with_its_default_and_its_meaning(table: Modul
     assert ("gateway.replicas", "2", "Gateways, where nothing scales them.") in rows
     assert all(words.endswith(".") for _, _, words in rows)
     described = {name for name, _, _ in rows}
-    for path in _paths(yaml.safe_load(VALUES)):
+    for path in _paths(DEFAULTS):
         names = [".".join(path[: length + 1]) for length in range(len(path))]
         assert any(name in described for name in names) or isinstance(_at(path), dict), names[-1]
 
@@ -138,7 +141,7 @@ def test_a_value_that_nothing_describes_is_told(table: ModuleType) -> None:
 
 
 def _at(path: tuple[str, ...]) -> Any:
-    values: Any = yaml.safe_load(VALUES)
+    values: Any = DEFAULTS
     for name in path:
         values = values[name]
     return values

@@ -26,6 +26,9 @@ spec:
         {{- with .env }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+      {{- with include "antiprompt.envFrom" $root }}
+      {{- . | trim | nindent 6 }}
+      {{- end }}
       securityContext:
         {{- include "antiprompt.containerSecurity" $root | nindent 8 }}
       resources:

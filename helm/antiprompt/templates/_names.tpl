@@ -50,12 +50,18 @@ labels:
 
 {{/* What cannot stand in values.schema.json, because it takes several values to see. */}}
 {{- define "antiprompt.check" -}}
-{{- if ne .Values.bank.store "volume" }}
-{{- range $name, $on := dict "worker.enabled" .Values.worker.enabled "retraining.schedule" .Values.retraining.schedule "calibration.enabled" .Values.calibration.enabled }}
+{{- if eq .Values.bank.store "image" }}
+{{- range $name, $on := dict "worker.enabled" .Values.worker.enabled "retraining.schedule" .Values.retraining.schedule }}
 {{- if $on }}
-{{- fail (printf "%s needs bank.store: volume, which gateways and workers share" $name) }}
+{{- fail (printf "%s needs bank.store: volume or object, which gateways and workers share" $name) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- if and .Values.calibration.enabled (ne .Values.bank.store "volume") }}
+{{- fail "calibration.enabled needs bank.store: volume, on which gateways find its result" }}
+{{- end }}
+{{- if and (eq .Values.bank.store "object") (not .Values.bank.object.url) }}
+{{- fail "bank.store: object needs bank.object.url" }}
 {{- end }}
 {{- if and .Values.calibration.enabled (not .Values.calibration.texts) }}
 {{- fail "calibration.enabled needs calibration.texts, the volume that holds your harmless texts" }}

@@ -48,6 +48,17 @@
 {{- end }}
 {{- end }}
 
+{{- define "antiprompt.egress.objectStore" -}}
+{{- if eq .Values.bank.store "object" -}}
+- to:
+    {{- include "antiprompt.peers" .Values.networkPolicy.objectStore | nindent 4 }}
+  ports:
+    {{- range .Values.networkPolicy.objectStorePorts }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "antiprompt.ingress.scrapers" -}}
 {{- with .Values.networkPolicy.scrapers -}}
 - from:

@@ -106,6 +106,9 @@ checksum/config: {{ include (print .root.Template.BasePath "/configmap.yaml") .r
 {{- if eq .Values.bank.store "volume" }}
 - name: ANTIPROMPT_BANK__PATH
   value: /bank
+{{- else if eq .Values.bank.store "object" }}
+- name: ANTIPROMPT_BANK__REMOTE
+  value: {{ .Values.bank.object.url | quote }}
 {{- end }}
 {{- with .Values.bank.version }}
 - name: ANTIPROMPT_BANK__VERSION
@@ -117,6 +120,14 @@ checksum/config: {{ include (print .root.Template.BasePath "/configmap.yaml") .r
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The credentials of an object store. */}}
+{{- define "antiprompt.envFrom" -}}
+{{- if and (eq .Values.bank.store "object") .Values.bank.object.secret }}
+envFrom:
+  - secretRef: {name: {{ .Values.bank.object.secret }}}
 {{- end }}
 {{- end }}
 
@@ -133,13 +144,16 @@ checksum/config: {{ include (print .root.Template.BasePath "/configmap.yaml") .r
 - name: bank
   mountPath: /bank
   readOnly: {{ not .writes }}
+{{- else if eq .root.Values.bank.store "object" }}
+- name: bank
+  mountPath: /data/bank
 {{- end }}
 {{- with .root.Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
-{{/* data: false where a claim template of the same name gives the volume. */}}
+{{/* A claim template of the same name gives the volume where data is false, or bankGiven is true. */}}
 {{- define "antiprompt.volumes" -}}
 - name: config
   configMap:
@@ -156,6 +170,10 @@ checksum/config: {{ include (print .root.Template.BasePath "/configmap.yaml") .r
 - name: bank
   persistentVolumeClaim:
     claimName: {{ include "antiprompt.bankClaim" .root }}
+{{- else if and (eq .root.Values.bank.store "object") (not .bankGiven) }}
+- name: bank
+  emptyDir:
+    sizeLimit: {{ .root.Values.bank.object.cacheSize }}
 {{- end }}
 {{- with .root.Values.extraVolumes }}
 {{ toYaml . }}

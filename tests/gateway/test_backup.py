@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from pydantic import SecretStr
 
 from antiprompt_bank import BankStore, Label
@@ -32,6 +33,7 @@ from tests.conftest import RealRedis, running
 from tests.gateway.banks import Folder, exemplar
 from tests.gateway.reviewing import assessing, filed, verdict
 
+CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 POLICY = 'rules: [{name: mine, hazard: "*", side: any, risk_at_least: 0.5, action: block}]'
 PUBLISHED = POLICY.replace("mine", "published")
 
@@ -93,7 +95,7 @@ async def lived(old: Machine, tmp_path: Path) -> Machine:
     await policies.start()
     await policies.publish(PUBLISHED, author="ada", note="stricter")
     await ClientKeyStore(redis).create("acme", label="shop")
-    await AccountStore(redis).create("ada", Role.LEAD, "correct horse battery staple")
+    await AccountStore(redis, CHEAP).create("ada", Role.LEAD, "correct horse battery staple")
     await ReviewStore(redis, assessing()).decide(verdict(await filed(redis)))
     await filed(redis, "Another text that somebody flagged.")
     await RetrainingQueue(redis).read("worker", count=1)
@@ -136,7 +138,7 @@ async def test_a_backup_comes_back_on_an_empty_machine_with_all_that_people_rely
     assert await told(new) == before
     assert (done.keys, done.files) == (manifest.about["keys"], len(manifest.files) - 1)
     assert done.policy_file == new.settings.policy_file
-    assert await AccountStore(new.redis).authenticate("ada", "correct horse battery staple") is not None
+    assert await AccountStore(new.redis, CHEAP).authenticate("ada", "correct horse battery staple") is not None
     (left,) = await RetrainingQueue(new.redis).claim_left("other", idle_ms=0)  # what a worker had taken is not lost
     assert left.tries == 2
 

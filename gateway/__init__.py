@@ -28,7 +28,7 @@ The path of a request, and who does what on it:
 ``cases``          what was decided and why; ``flags`` (and their ``spool``) what people or policy want reviewed;
                    ``history`` what a tenant has met before; ``erasure`` a person's text leaves them all
 ``reviews``        who holds which flag, what was decided, undone, seconded (``review_records``, ``review_queue``,
-                   ``review_scripts``); ``exemplars`` what a verdict teaches the bank
+                   ``review_drafts``, ``review_scripts``, ``review_log``); ``exemplars`` what a verdict teaches the bank
 ``influence``      how far a new exemplar would reach, held against ``traffic`` and harmless texts
 ``overlay``        each gateway follows the bank's entries (``overlay_entries``) and its version (``bank_versions``)
 ``retraining``     the workers: reviews -> candidate -> gate -> next version (``retraining_*`` its steps)

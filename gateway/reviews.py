@@ -1,4 +1,4 @@
-"""ReviewStore: the moderators' queue, who holds which flag, what they decided, and how it is taken back.
+"""ReviewStore: the moderators' queue, who holds which flag, how they decide, and how that is taken back.
 
 A decision is one script in Redis: review, audit entry, entry for the workers, the flags' states and the bank's entries
 are written together or not at all. The same verdict makes the same review id, so a retry after a lost answer finds it.
@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import orjson
-from redis.exceptions import ResponseError
-
-from antiprompt_bank import State
 from gateway.errors import BadRequest, Conflict, NotFound
 from gateway.exemplars import Taught, check_verdict, taught_by
 from gateway.flag_records import Flag, FlagState, Source, flag_from_hash
@@ -22,34 +17,12 @@ from gateway.influence import Assess, InfluenceReport, Reach
 from gateway.overlay_entries import EntryStore
 from gateway.overlay_records import BankEntry
 from gateway.redis_client import RedisClient
-from gateway.redis_keys import (
-    BANK_ENTRIES,
-    FLAG,
-    FLAG_COMMENTS,
-    FLAG_LEASES,
-    FLAG_REVIEWS,
-    FLAG_STATE,
-    REVIEW,
-    REVIEW_AUDIT,
-    REVIEW_RECENT,
-    STRIKE_OF,
-    STRIKES,
-)
-from gateway.review_numbers import numbers_of
+from gateway.redis_keys import BANK_ENTRIES, FLAG, FLAG_LEASES, REVIEW, STRIKE_OF, STRIKES
+from gateway.review_drafts import drawn_up, withdrawn
+from gateway.review_log import ReviewLog, check_person
 from gateway.review_queue import Page, ReviewQueue
-from gateway.review_records import (
-    LEASE_S,
-    MAX_WORDS,
-    AuditEntry,
-    Comment,
-    Numbers,
-    QueueFilter,
-    QueueOrder,
-    Review,
-    Verdict,
-)
+from gateway.review_records import LEASE_S, QueueFilter, QueueOrder, Review, Verdict
 from gateway.review_scripts import (
-    AUDIT_MAX_ENTRIES,
     CLAIM_SCRIPT,
     DECIDE_SCRIPT,
     RELEASE_SCRIPT,
@@ -60,21 +33,21 @@ from gateway.review_scripts import (
 
 __all__ = ["Page", "ReviewStore"]
 
-_DAY_S = 86_400
-_MAX_COUNTED = 5000
 _MAX_LEASE_S = 3600
 _UNASSESSED = "nothing here can say how far it reaches"
 
 
-class ReviewStore:
-    """All reviews. Every method raises ``StateUnavailable`` while Redis is away.
+class ReviewStore(ReviewLog):
+    """All reviews: to be read as in ``ReviewLog``, and how they come about.
+
+    Every method raises ``StateUnavailable`` while Redis is away.
 
     ``assess`` says how far a new exemplar would reach (see ``influence``); without it every new exemplar counts as
     wide and waits for a second person.
     """
 
     def __init__(self, redis: RedisClient, assess: Assess | None = None) -> None:
-        self._redis = redis
+        super().__init__(redis)
         self._assess = assess
         self._queue = ReviewQueue(redis)
         self._entries = EntryStore(redis)
@@ -106,7 +79,7 @@ class ReviewStore:
         """
         if not 1 <= lease_s <= _MAX_LEASE_S:
             raise BadRequest(f"a claim lasts 1 to {_MAX_LEASE_S} seconds", param="lease_s")
-        _check_person(moderator)
+        check_person(moderator)
         with self._redis.guard() as redis:
             found: Any = await redis.eval(
                 CLAIM_SCRIPT, 2, FLAG(flag_id), FLAG_LEASES(), flag_id, moderator, lease_s * 1000
@@ -143,7 +116,8 @@ class ReviewStore:
         for flag in flags:
             if flag.state.decided:
                 _refuse(["decided", flag.state], flag.id)
-        review, entries = await self._drawn_up(verdict, flags, review_id)
+        taught = taught_by(verdict, flags)
+        review, entries = drawn_up(verdict, flags, review_id, taught, await self._influence(taught))
         keys, args = decide_call(review, flags, entries, await self._struck(flags), int(review.at * 1000))
         with self._redis.guard() as redis:
             said: Any = await redis.eval(DECIDE_SCRIPT, len(keys), *keys, *args)
@@ -157,12 +131,12 @@ class ReviewStore:
 
         Raises ``Conflict`` when it is older than ten minutes or undone already, and ``NotFound``.
         """
-        _check_person(moderator)
+        check_person(moderator)
         review = await self.review(review_id)
         before = await self._before(review)
         with self._redis.guard() as redis:
             lines: Any = await redis.hmget(BANK_ENTRIES(), list(review.entry_ids)) if review.entry_ids else []
-        retired = [_withdrawn(BankEntry.from_json(line), moderator) for line in lines if line is not None]
+        retired = [withdrawn(BankEntry.from_json(line), moderator) for line in lines if line is not None]
         struck = await self._struck(list(before))
         keys, args = undo_call(review, moderator, before, retired, struck, int(time.time() * 1000))
         with self._redis.guard() as redis:
@@ -181,71 +155,6 @@ class ReviewStore:
     async def second(self, entry_id: str, moderator: str) -> BankEntry:
         """Make a wide entry live. Raises ``Conflict`` unless it waits for that, ``Forbidden`` for the same person."""
         return await self._entries.second(entry_id, moderator)
-
-    async def comment(self, flag_id: str, moderator: str, text: str) -> Comment:
-        """Write something beside a flag. Raises ``BadRequest`` for an empty or too long text, and ``NotFound``."""
-        _check_person(moderator)
-        if not text.strip() or len(text) > MAX_WORDS:
-            raise BadRequest(f"a comment has 1 to {MAX_WORDS} characters", param="text")
-        await self.get(flag_id)
-        comment = Comment(time.time(), moderator, text.encode("utf-8", "replace").decode())
-        with self._redis.guard() as redis:
-            pipe = redis.pipeline(transaction=True)
-            pipe.rpush(FLAG_COMMENTS(flag_id), orjson.dumps(comment).decode())
-            _audit(pipe, moderator, "comment", flag_id)
-            await pipe.execute()
-        return comment
-
-    async def comments(self, flag_id: str) -> Sequence[Comment]:
-        """What was written beside a flag, oldest first."""
-        with self._redis.guard() as redis:
-            lines: Any = await redis.lrange(FLAG_COMMENTS(flag_id), 0, -1)
-        return [Comment(**orjson.loads(line)) for line in lines]
-
-    async def reviews_of(self, flag_id: str) -> Sequence[Review]:
-        """The reviews of a flag, oldest first, undone ones too."""
-        with self._redis.guard() as redis:
-            ids: Any = await redis.lrange(FLAG_REVIEWS(flag_id), 0, -1)
-        return await self._reviews(ids)
-
-    async def review(self, review_id: str) -> Review:
-        """One review. Raises ``NotFound``."""
-        found = await self._reviews([review_id])
-        if not found:
-            raise NotFound(f"there is no review {review_id!r}")
-        return found[0]
-
-    async def recent(self, *, limit: int = 100) -> Sequence[Review]:
-        """The newest reviews, undone ones too."""
-        with self._redis.guard() as redis:
-            ids: Any = await redis.zrange(REVIEW_RECENT(), 0, limit - 1, desc=True)
-        return await self._reviews(ids)
-
-    async def audit(self, *, after: str | None = None, limit: int = 100) -> Sequence[AuditEntry]:
-        """What people did, newest first; ``after`` is the id of the last entry of the page before."""
-        with self._redis.guard() as redis:
-            try:
-                rows: Any = await redis.xrevrange(
-                    REVIEW_AUDIT(), max="+" if after is None else f"({after}", count=limit
-                )
-            except ResponseError:
-                raise BadRequest("after is none that the audit log gave", param="after") from None
-        return [AuditEntry.from_stream(id, row) for id, row in rows]
-
-    async def numbers(self) -> Numbers:
-        """How the work goes."""
-        since_ms = int((time.time() - _DAY_S) * 1000)
-        with self._redis.guard() as redis:
-            pipe = redis.pipeline(transaction=False)
-            for state in FlagState:
-                pipe.zcard(FLAG_STATE(state))
-            for state in FlagState:
-                pipe.zcount(FLAG_STATE(state), since_ms, "+inf")
-            pipe.zcount(REVIEW_RECENT(), since_ms, "+inf")
-            *found, decided = await pipe.execute()
-        by_state = {str(state): count for state, count in zip(FlagState, found[: len(FlagState)], strict=True)}
-        reviews = await self.recent(limit=_MAX_COUNTED)
-        return numbers_of(reviews, by_state, sum(found[len(FlagState) :]), decided)
 
     async def _read(self, flag_ids: Sequence[str]) -> tuple[list[Flag], list[str]]:
         """The flags, and for each how often a review of it was undone. Raises ``NotFound``."""
@@ -291,14 +200,6 @@ class ReviewStore:
                 struck[flag.id] = STRIKES(end_user, tenant)
         return struck
 
-    async def _reviews(self, ids: Sequence[str]) -> list[Review]:
-        with self._redis.guard() as redis:
-            pipe = redis.pipeline(transaction=False)
-            for id in ids:
-                pipe.hgetall(REVIEW(id))
-            rows = await pipe.execute() if ids else []
-        return [Review.from_row(row) for row in rows if row]
-
     def _review_id(self, verdict: Verdict, rounds: Sequence[str]) -> str:
         """The id that a verdict has, given again it is the same; after an undo the same words are a new verdict."""
         pairs = sorted(zip(verdict.flag_ids, rounds, strict=True))
@@ -314,56 +215,6 @@ class ReviewStore:
             return await self._assess(exemplars)
         return InfluenceReport(tuple(Reach(each.id, 0, 0, 0, 0, why=(_UNASSESSED,)) for each in exemplars))
 
-    async def _drawn_up(
-        self, verdict: Verdict, flags: Sequence[Flag], review_id: str
-    ) -> tuple[Review, list[BankEntry]]:
-        """The review, and the bank entries that go with it: narrow ones live, wide ones in shadow."""
-        taught = taught_by(verdict, flags)
-        report = await self._influence(taught)
-        now_s = time.time()
-        notes, entries = list(taught.notes), []
-        for (flag_id, exemplar), reach in zip(taught.exemplars, report.entries, strict=True):
-            if reach.known is not None:
-                notes.append(f"{flag_id}: the bank knows this already, as {reach.known}")
-                continue
-            entries.append(
-                BankEntry(
-                    record=replace(exemplar, state=State.SHADOW if reach.wide else State.LIVE),
-                    by=verdict.moderator,
-                    flag_id=flag_id,
-                    review_id=review_id,
-                    awaits_second=reach.wide,
-                    changed_at=now_s,
-                    why="; ".join(reach.why),
-                )
-            )
-        review = Review(
-            id=review_id,
-            flag_ids=verdict.flag_ids,
-            moderator=verdict.moderator,
-            role=verdict.role,
-            decision=verdict.decision,
-            at=now_s,
-            hazard=verdict.hazard,
-            severity=verdict.severity,
-            corrected_answer=verdict.corrected_answer,
-            benign_twin=verdict.benign_twin,
-            comment=verdict.comment,
-            entry_ids=tuple(entry.id for entry in entries),
-            awaits_second=any(entry.awaits_second for entry in entries),
-            notes=tuple(notes),
-            waited_s=tuple(max(0.0, now_s - flag.created_at) for flag in flags),
-            sources=tuple(str(flag.source) for flag in flags),
-            hazards=tuple(flag.hazard for flag in flags),
-        )
-        return review, entries
-
-
-def _withdrawn(entry: BankEntry, moderator: str) -> BankEntry:
-    """An entry as it is once nobody asks for it any more: kept, because a version may hold it by now."""
-    record = replace(entry.record, state=State.RETIRED)
-    return replace(entry, record=record, awaits_second=False, changed_at=time.time(), why=f"undone by {moderator}")
-
 
 def _refuse(said: Sequence[str], flag_id: str) -> None:
     match said[0]:
@@ -373,13 +224,3 @@ def _refuse(said: Sequence[str], flag_id: str) -> None:
             raise Conflict(f"{flag_id} is {said[1]} already")
         case "held":
             raise Conflict(f"{said[1]} holds {flag_id}")
-
-
-def _check_person(moderator: str) -> None:
-    if not moderator.strip():
-        raise BadRequest("name the person who does this", param="moderator")
-
-
-def _audit(pipe: Any, actor: str, action: str, subject: str, note: str = "") -> None:
-    row = {"actor": actor, "action": action, "subject": subject, "note": note}
-    pipe.xadd(REVIEW_AUDIT(), row, maxlen=AUDIT_MAX_ENTRIES)

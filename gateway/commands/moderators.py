@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from gateway.accounts import Account, AccountStore
+from gateway.accounts import AccountStore
 from gateway.commands.console import AsJson, connected, fail, out, print_json, print_table, run
 from gateway.roles import Role
 from gateway.settings import Settings
+
+T = TypeVar("T")
 
 app = typer.Typer(help="People who review: accounts of the dashboard at /review.", no_args_is_help=True)
 
@@ -28,24 +31,14 @@ def create(
 ) -> None:
     """Make an account. The password is asked for, or read from stdin; it is kept only as a hash."""
     password = None if outside else _password(from_stdin=password_stdin)
-
-    async def work(settings: Settings) -> Account:
-        async with connected(settings) as redis:
-            return await AccountStore(redis).create(name, role, password)
-
-    made = run(work)
+    made = _with_accounts(lambda accounts: accounts.create(name, role, password))
     out.print(f"created {made.name} ({made.role})", markup=False)
 
 
 @app.command("list")
 def list_accounts(as_json: AsJson = False) -> None:
     """List accounts, disabled ones too."""
-
-    async def work(settings: Settings) -> list[Account]:
-        async with connected(settings) as redis:
-            return list(await AccountStore(redis).list())
-
-    accounts = run(work)
+    accounts = _with_accounts(lambda accounts: accounts.list())
     if as_json:
         shown = ("name", "role", "outside", "created_at", "disabled_at")
         print_json([{name: asdict(account)[name] for name in shown} for account in accounts])
@@ -62,49 +55,39 @@ def list_accounts(as_json: AsJson = False) -> None:
 def passwd(name: str, password_stdin: FromStdin = False) -> None:
     """Change a password; every session of the account ends."""
     password = _password(from_stdin=password_stdin)
-
-    async def work(settings: Settings) -> None:
-        async with connected(settings) as redis:
-            await AccountStore(redis).set_password(name, password)
-
-    run(work)
+    _with_accounts(lambda accounts: accounts.set_password(name, password))
     out.print(f"changed the password of {name}", markup=False)
 
 
 @app.command("role")
 def set_role(name: str, role: Role) -> None:
     """Change what a person may do, from their next click on."""
-
-    async def work(settings: Settings) -> None:
-        async with connected(settings) as redis:
-            await AccountStore(redis).set_role(name, role)
-
-    run(work)
+    _with_accounts(lambda accounts: accounts.set_role(name, role))
     out.print(f"{name} is {role} now", markup=False)
 
 
 @app.command()
 def disable(name: str) -> None:
     """Close an account; every session of it ends. What it decided keeps its name."""
-
-    async def work(settings: Settings) -> None:
-        async with connected(settings) as redis:
-            await AccountStore(redis).disable(name)
-
-    run(work)
+    _with_accounts(lambda accounts: accounts.disable(name))
     out.print(f"disabled {name}", markup=False)
 
 
 @app.command()
 def enable(name: str) -> None:
     """Open a disabled account again."""
-
-    async def work(settings: Settings) -> None:
-        async with connected(settings) as redis:
-            await AccountStore(redis).enable(name)
-
-    run(work)
+    _with_accounts(lambda accounts: accounts.enable(name))
     out.print(f"enabled {name}", markup=False)
+
+
+def _with_accounts(work: Callable[[AccountStore], Awaitable[T]]) -> T:
+    """Do something with the accounts of the settings' Redis."""
+
+    async def connect(settings: Settings) -> T:
+        async with connected(settings) as redis:
+            return await work(AccountStore(redis))
+
+    return run(connect)
 
 
 def _password(*, from_stdin: bool) -> str:

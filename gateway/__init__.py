@@ -36,6 +36,7 @@ The path of a request, and who does what on it:
 ``tracing``        the path of a request, step by step, for whoever runs an OpenTelemetry collector
 ``observing``      the gauges that nobody sets in passing; ``drift`` whether the scores are still what they were
 ``backup``         a whole installation into a folder and back (``backup_state`` Redis, ``backup_files`` hashed files)
+``archive``        the older part of Redis' logs, as files
 ``redis_client``   the one connection to Redis (``redis_server`` the private one, ``redis_nodes`` outside ones and
                    ``redis_cluster`` a cluster of them, ``redis_check`` how they are set up, ``redis_keys`` every key)
 

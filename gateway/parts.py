@@ -12,6 +12,7 @@ from typing import Any
 
 from antiprompt_bank import Bank, Prepared, Score
 from gateway.accounts import AccountStore
+from gateway.archive import Archive
 from gateway.auth import Authenticator
 from gateway.bank_versions import BankVersions
 from gateway.bookkeeping import Bookkeeper
@@ -111,6 +112,7 @@ class Parts:
     traffic: Traffic
     influence: Influence
     retraining: RetrainingQueue
+    archive: Archive
     observer: Observer
     readiness: Readiness = field(default_factory=Readiness)
 
@@ -206,6 +208,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         traffic=traffic,
         influence=influence,
         retraining=retraining,
+        archive=Archive(redis, settings),
         observer=observer,
         reviews=ReviewStore(redis, influence.assess),
         entries=EntryStore(redis),
@@ -242,6 +245,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
             parts.policies.follow(),
             parts.overlay.follow(),
             parts.traffic.follow(),
+            parts.archive.follow(),
             parts.hits.follow(),
             parts.webhooks.follow(),
             parts.observer.follow(),

@@ -17,6 +17,7 @@ from gateway.redis_nodes import SentinelRedis
 from gateway.settings import RedisSettings
 
 MIN_VERSION: Final = (6, 2)
+MEMORY_SHARE: Final = 0.8
 LEAST_SENTINELS: Final = 3
 """With two, the loss of one leaves no majority to elect a new primary."""
 
@@ -48,7 +49,12 @@ async def _check_node(redis: Redis, settings: RedisSettings, *, apart: bool, nam
         config = await redis.config_get("append*") | await redis.config_get("maxmemory-policy")
     except ResponseError:  # managed services forbid CONFIG
         config = None
-    found = [*_check_server(info), *_check_config(config), *_check_replicas(info, settings, apart=apart)]
+    found = [
+        *_check_server(info),
+        *_check_memory(info),
+        *_check_config(config),
+        *_check_replicas(info, settings, apart=apart),
+    ]
     if apart and info.get("cluster_enabled"):
         found.append(Finding("error", "cluster", "Redis runs as a cluster; name its nodes in redis.cluster_nodes"))
     return [Finding(each.level, f"{each.name}{name}", each.message) for each in found]
@@ -98,6 +104,15 @@ def _check_server(info: Mapping[str, Any]) -> list[Finding]:
             Finding("error", "role", "Redis is a replica and takes no writes; point redis.url at the primary")
         )
     return findings
+
+
+def _check_memory(info: Mapping[str, Any]) -> list[Finding]:
+    """Whether Redis is about to refuse writes."""
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if not most or used < MEMORY_SHARE * most:
+        return []
+    told = f"{used >> 20} of {most >> 20} MiB are used: soon nothing is taken; raise maxmemory, or keep less"
+    return [Finding("error" if used >= most else "warning", "memory", f"{told} (retention)")]
 
 
 def _check_replicas(info: Mapping[str, Any], settings: RedisSettings, *, apart: bool) -> list[Finding]:

@@ -48,7 +48,9 @@ FLAG_END_USER = Key(
 FLAG_ERASED = Key(
     "antiprompt:{flags}:erased:%s", "string", "Digest of an end user -> when their texts were erased (ms)", "30 days"
 )
-FLAG_STREAM = Key("antiprompt:{flags}:stream", "stream", "Flag ids as they are filed, no text", "newest 1,000,000")
+FLAG_STREAM = Key(
+    "antiprompt:{flags}:stream", "stream", "Flag ids as they are filed, no text", "retention.stream_entries"
+)
 FLAG_QUEUE = Key(
     "antiprompt:{flags}:queue:%s", "zset", "Ids of the flags that wait in a state, by priority", "until decided"
 )
@@ -72,7 +74,9 @@ FLAG_REPORTER = Key(
 
 REVIEW = Key("antiprompt:{flags}:review:%s", "hash", "One review (JSON), and who undid it and when", "for ever")
 REVIEW_RECENT = Key("antiprompt:{flags}:reviews", "zset", "Ids of the reviews, by time (ms)", "for ever")
-REVIEW_AUDIT = Key("antiprompt:{flags}:audit", "stream", "Who did what to flags and bank, no text", "newest 1,000,000")
+REVIEW_AUDIT = Key(
+    "antiprompt:{flags}:audit", "stream", "Who did what to flags and bank, no text", "retention.stream_entries"
+)
 RETRAINING = Key(
     "antiprompt:{flags}:retraining", "stream", "Reviews that the workers have not learned from", "until archived"
 )
@@ -126,10 +130,10 @@ RETRAINING_DUE = Key(
     "until built",
 )
 RETRAINING_DEAD = Key(
-    "antiprompt:{flags}:retraining:dead", "stream", "Reviews that could not be learned from, and why", "newest 100,000"
+    "antiprompt:{flags}:retraining:dead", "stream", "Reviews that could not be learned from, and why", "newest 20,000"
 )
 RETRAINING_RUNS = Key(
-    "antiprompt:{flags}:retraining:runs", "stream", "What came of each build, with the gate's report", "newest 10,000"
+    "antiprompt:{flags}:retraining:runs", "stream", "What came of each build, with the gate's report", "newest 2,000"
 )
 RETRAINING_BUILDER = Key(
     "antiprompt:{flags}:retraining:builder", "string", "Token of the worker that builds", "60 seconds, renewed"
@@ -143,7 +147,9 @@ BANK_CHANGES = Key(
     "antiprompt:{flags}:bank:changes", "stream", "Ids of entries as they change; gateways follow it", "newest 10,000"
 )
 BANK_CURRENT = Key("antiprompt:{flags}:bank:current", "string", "The bank version in force (JSON)", "for ever")
-BANK_HISTORY = Key("antiprompt:{flags}:bank:history", "stream", "Which version was put in force, by whom", "for ever")
+BANK_HISTORY = Key(
+    "antiprompt:{flags}:bank:history", "stream", "Which version was put in force, by whom", "retention.stream_entries"
+)
 BANK_SCORES = Key(
     "antiprompt:{flags}:bank:scores", "hash", "Bank version -> what the gate measured of it (JSON)", "for ever"
 )
@@ -175,7 +181,9 @@ POLICY = Key("antiprompt:{policy}:version:%s", "string", "One policy by its vers
 POLICY_CURRENT = Key(
     "antiprompt:{policy}:current", "string", "The policy in force: version, source, author, note (JSON)", "for ever"
 )
-POLICY_HISTORY = Key("antiprompt:{policy}:history", "stream", "Who did what to the policy, and why", "newest 1,000,000")
+POLICY_HISTORY = Key(
+    "antiprompt:{policy}:history", "stream", "Who did what to the policy, and why", "retention.stream_entries"
+)
 POLICY_BREAK_GLASS = Key(
     "antiprompt:{policy}:break_glass", "string", "Who put everything into shadow, and why (JSON)", "at most 24 hours"
 )
@@ -192,7 +200,10 @@ TRAFFIC = Key(
 OIDC = Key("antiprompt:oidc:%s", "string", "SHA-256 of a log-in's state -> nonce, verifier (JSON)", "10 minutes")
 
 RATE = Key("antiprompt:{rate:%s}:%s", "hash", "Of whom, what is counted -> use, this window and last", "2 windows")
-AUDIT = Key("antiprompt:audit", "stream", "What administrators did: erasures; numbers, no text", "newest 1,000,000")
+ARCHIVING = Key("antiprompt:archiving", "string", "A gateway brings the older part of the logs to the archive", "300 s")
+AUDIT = Key(
+    "antiprompt:audit", "stream", "What administrators did: erasures; numbers, no text", "retention.stream_entries"
+)
 
 TABLE: tuple[Key, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Key))
 """All keys, in the order above."""

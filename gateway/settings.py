@@ -239,6 +239,12 @@ class RetentionSettings(_Group):
     traffic_texts: int = Field(
         2000, ge=0, le=100_000, description="Texts sampled as vectors, for influence reports. 0: none."
     )
+    stream_entries: int = Field(
+        100_000, ge=1000, le=500_000, description="Newest entries of each log that stay in Redis; older ones: archive."
+    )
+    archive: str | None = Field(
+        None, description="Folder or fsspec URL for the older entries of the logs. Unset: archive in data_dir."
+    )
 
 
 class TracingSettings(_Group):

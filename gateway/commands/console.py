@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from antiprompt_bank import BankError
+from gateway.archive import ArchiveError
 from gateway.errors import GatewayError
 from gateway.policy import PolicyError
 from gateway.redis_client import RedisClient
@@ -28,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-FAILURES = (GatewayError, BankError, PolicyError, RedisServerError, SettingsError, OSError, ValueError)
+FAILURES = (GatewayError, BankError, ArchiveError, PolicyError, RedisServerError, SettingsError, OSError, ValueError)
 """What a person can do something about: told in a sentence, without a traceback."""
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from antiprompt_bank import BankError
+from gateway.archive import Archive
 from gateway.calibration import calibration_file, calibration_for
 from gateway.cases import CaseStore
 from gateway.chosen_bank import load_chosen_bank
@@ -19,6 +20,9 @@ from gateway.overlay_entries import EntryStore
 from gateway.redis_client import Finding, RedisClient
 from gateway.retraining_queue import RetrainingQueue
 from gateway.settings import Settings
+
+LAGS = 3
+"""Times as long as it should be, a log seems to be shortened by nobody."""
 
 _MANY_WAITING = 1000
 """Reviews from which on it seems that no worker runs."""
@@ -111,6 +115,7 @@ def doctor(as_json: AsJson = False) -> None:
     async def work(settings: Settings) -> list[Finding]:
         async with connected(settings) as redis:
             learning = [*await _check_workers(redis), *await _check_replicas(redis)]
+            learning += await _check_logs(Archive(redis, settings))
             return [*await redis.check(), *_check_calibration(settings), *learning]
 
     findings = run(work)
@@ -121,6 +126,20 @@ def doctor(as_json: AsJson = False) -> None:
         print_table(("level", "what", "what to do"), rows, empty="nothing to change")
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def archive(as_json: AsJson = False) -> None:
+    """Bring the older part of Redis' logs to the archive now, as every gateway does by itself."""
+
+    async def work(settings: Settings) -> dict[str, int]:
+        async with connected(settings) as redis:
+            return dict(await Archive(redis, settings).once())
+
+    moved = run(work)
+    if as_json:
+        print_json(moved)
+    else:
+        print_table(("log", "entries archived"), [(name, str(n)) for name, n in moved.items()], empty="nothing is due")
 
 
 def _check_calibration(settings: Settings) -> list[Finding]:
@@ -154,6 +173,16 @@ async def _check_workers(redis: RedisClient) -> list[Finding]:
     if waiting > _MANY_WAITING:
         found.append(Finding("warning", "retraining", f"{waiting} reviews wait: run `antiprompt worker`"))
     return found
+
+
+async def _check_logs(archive: Archive) -> list[Finding]:
+    """Which logs nobody shortens."""
+    told = "entries in Redis: no gateway runs, or the archive cannot be written (its log says why)"
+    return [
+        Finding("warning", f"log {name}", f"{length} {told}; `antiprompt archive`")
+        for name, length in (await archive.lengths()).items()
+        if length > LAGS * archive.kept(name)
+    ]
 
 
 async def _check_replicas(redis: RedisClient) -> list[Finding]:

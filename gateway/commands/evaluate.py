@@ -50,7 +50,7 @@ def evaluate(
     ] = Protocol.LEAVE_SOURCE_OUT,
     folds: Annotated[str, typer.Option(help="Names of folds, with commas. Unset: all.")] = "",
     rows: Annotated[int, typer.Option(min=1, help="Rows measured of each source, at most.")] = 400,
-    train_rows: Annotated[int, typer.Option(min=0, help="Rows of each source on a training side, at most.")] = ROWS_PER_SOURCE,
+    train_rows: Annotated[int, typer.Option(min=0, help="Rows of a source to learn from, at most.")] = ROWS_PER_SOURCE,
     adapters: Annotated[Path | None, typer.Option(help="Folder of a folder with an adapter for each fold.")] = None,
     train: Annotated[bool, typer.Option("--train", help="Train the adapters that are not in --adapters.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="No evasions, bank sizes, times and adaptation.")] = False,

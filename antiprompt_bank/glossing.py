@@ -58,7 +58,8 @@ _LATIN: Final = ("vi", "tr", "es", "fr", "de", "it", "pt", "nl", "pl", "id", "sv
 _LATIN_WORD: Final = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _LATIN_RUN: Final = re.compile(r"[^\W\d_]+(?:[ \u00a0'’-][^\W\d_]+)*")
 _LOOKED_AT: Final = 80
-"""Words that tell the language of a text in Latin letters."""
+_LOOKED_AT_CHARS: Final = 800
+"""Words, and characters that hold them, that tell the language of a text in Latin letters."""
 
 _ENGLISH_WORDS: Final = (
     "the of and to a in is that it for on you with as are be this was have or at not by from your can how what do i "
@@ -203,8 +204,8 @@ def _language(script: str, text: str) -> str:
 
 def _latin(text: str) -> str | None:
     """A text in Latin letters, where its first words are those of a language with a lexicon and not of English."""
-    clean = unicodedata.normalize("NFC", text).lower()
-    first = [match[0] for match, _ in zip(_LATIN_WORD.finditer(clean), range(_LOOKED_AT), strict=False)]
+    start = unicodedata.normalize("NFC", text[:_LOOKED_AT_CHARS]).lower()
+    first = _LATIN_WORD.findall(start)[:_LOOKED_AT]
     if len(first) < _FEWEST_WORDS or sum(word in _ENGLISH for word in first) >= _MOST_ENGLISH * len(first):
         return None
     shares = {lexicon.language: sum(word in lexicon.words for word in first) for lexicon in _latin_lexicons()}
@@ -212,6 +213,7 @@ def _latin(text: str) -> str | None:
     lexicon = None if language is None else lexicon_of(language)
     if lexicon is None or shares[lexicon.language] < _LEAST_OF_LANGUAGE * len(first):
         return None
+    clean = unicodedata.normalize("NFC", text).lower()
     parts: list[str] = []
     letters = known = end = 0
     for match in _LATIN_RUN.finditer(clean):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 
 from antiprompt_bank.errors import BankError
 
-_MOST_SCORES: Final = {"cuda": 2**27, "cpu": 2**22}
-"""Similarities held at once, in float32: 512 MB of a GPU's memory, 16 MB of a CPU's."""
+_MOST_SCORES: Final = {"cuda": 2**28, "cpu": 2**22}
+"""Similarities held at once, in float32: 1 GB of a GPU's memory, 16 MB of a CPU's."""
 
 _MOST_QUERIES: Final = 4096
-_GROUP: Final = 64
-"""Columns of a group: the ``count`` best of all are in the ``count`` groups whose best are best."""
+_GROUPS: Final = (16, 32, 64, 128, 256)
+"""Columns of a group, the most where rows are many: the ``count`` best of all are in the ``count`` groups whose best
+are best."""
 
 _STEP: Final = 8
 """Columns are padded to a multiple of this: rows that start at an odd address are read at half the speed."""
@@ -24,7 +26,8 @@ class TorchIndex:
     """Unit vectors ``(n, d)``, searched exactly in float32 on ``device`` (``cuda`` or ``cpu``).
 
     Blocks of rows one after another, so that memory stays bounded whatever the bank's size; the best of each block
-    join those of the blocks before. Safe to call from several threads (torch queues the work).
+    join those of the blocks before. Safe to call from several threads: on a GPU what they ask is queued on a stream of
+    its own, ahead of an encoder's long passes.
 
     Raises ``BankError`` when torch is not installed.
     """
@@ -33,6 +36,7 @@ class TorchIndex:
         self._torch = _torch()
         self._device = device
         self._vectors = self._torch.from_numpy(_widened(vectors)).to(device)
+        self._stream = self._torch.cuda.Stream(priority=-1) if device == "cuda" else None
 
     def __len__(self) -> int:
         return int(self._vectors.shape[0])
@@ -47,14 +51,43 @@ class TorchIndex:
         found = min(count, len(self))
         if not found:
             return similarity, row
-        with self._torch.inference_mode():
-            asked = self._torch.from_numpy(_widened(queries)).to(self._device)
+        with self._torch.inference_mode(), self._queue():
+            asked = self._asked(queries)
             for start in range(0, len(queries), _MOST_QUERIES):
                 some = slice(start, start + _MOST_QUERIES)
-                best, at = self._nearest(asked[some], found)
-                similarity[some, :found] = best.cpu().numpy()
-                row[some, :found] = at.cpu().numpy()
+                best, at = self._arrived(*self._nearest(asked[some], found))
+                similarity[some, :found] = best
+                row[some, :found] = at
         return similarity, row
+
+    def _queue(self) -> AbstractContextManager[Any]:
+        if self._stream is None:
+            return nullcontext()
+        queue: AbstractContextManager[Any] = self._torch.cuda.stream(self._stream)
+        return queue
+
+    def _asked(self, queries: NDArray[np.float32]) -> Any:
+        if self._stream is None:
+            return self._torch.from_numpy(_widened(queries))
+        width = self._vectors.shape[1]
+        # Torch's allocator of pinned memory takes a buffer back when the copy from it is done, not before.
+        held = self._torch.empty(len(queries), width, dtype=self._torch.float32, pin_memory=True)
+        filled = held.numpy()
+        filled[:, : queries.shape[1]] = queries
+        filled[:, queries.shape[1] :] = 0
+        return held.to(self._device, non_blocking=True)
+
+    def _arrived(self, best: Any, at: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if self._stream is None:
+            return best.numpy(), at.numpy()
+        held = []
+        for made in (best, at):
+            back = self._torch.empty(made.shape, dtype=made.dtype, pin_memory=True)
+            held.append(back.copy_(made, non_blocking=True))
+        done = self._torch.cuda.Event()
+        done.record()
+        done.synchronize()  # what other threads have queued behind it is not waited for
+        return held[0].numpy(), held[1].numpy()
 
     def _nearest(self, asked: Any, count: int) -> tuple[Any, Any]:
         step = max(count, _MOST_SCORES[self._device] // len(asked))
@@ -70,23 +103,32 @@ class TorchIndex:
         # Torch multiplies float32 in full precision unless told otherwise, and nobody here tells it.
         block = self._vectors[first : first + step]
         best, place = self._largest(asked @ block.T, min(count, len(block)))
-        return best, place + first
+        return best, place + first if first else place
 
     def _largest(self, scores: Any, count: int) -> tuple[Any, Any]:
         """``topk``, which on a GPU takes longer than the product before it: the groups first, then within the best."""
-        groups = scores.shape[1] // _GROUP
+        torch, columns = self._torch, scores.shape[1]
+        group = _group(columns, count)
+        groups = columns // group
         if groups < 2 * count:
-            best, place = self._torch.topk(scores, count, dim=1)
+            best, place = torch.topk(scores, count, dim=1)
             return best, place
-        whole = groups * _GROUP
-        tops = scores[:, :whole].unflatten(1, (groups, _GROUP)).amax(dim=2)
-        chosen = self._torch.topk(tops, count, dim=1, sorted=False).indices
-        within = self._torch.arange(_GROUP, device=scores.device)
-        column = (chosen[:, :, None] * _GROUP + within).flatten(1)
-        rest = self._torch.arange(whole, scores.shape[1], device=scores.device).expand(len(scores), -1)
-        column = self._torch.cat([column, rest], dim=1)
-        best, place = self._torch.topk(scores.gather(1, column), count, dim=1)
+        whole = groups * group
+        tops = scores[:, :whole].unflatten(1, (groups, group)).amax(dim=2)
+        chosen = torch.topk(tops, count, dim=1, sorted=False).indices
+        within = torch.arange(group, device=scores.device)
+        column = torch.add(within, chosen[:, :, None], alpha=group).flatten(1)
+        if whole < columns:
+            rest = torch.arange(whole, columns, device=scores.device).expand(len(scores), -1)
+            column = torch.cat([column, rest], dim=1)
+        best, place = torch.topk(scores.gather(1, column), count, dim=1)
         return best, column.gather(1, place)
+
+
+def _group(columns: int, count: int) -> int:
+    """Columns of a group: as many groups as there are columns in the ``count`` best of them, or nearly so."""
+    even = (columns / count) ** 0.5
+    return min(_GROUPS, key=lambda size: max(size / even, even / size))
 
 
 def _widened(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -36,6 +36,9 @@ _LOADS: Final = (25, 50, 75, 100)
 _BATCH: Final = {"cpu": 32, "cuda": 2048}
 """Windows in a batch: the gateway's default, and enough for a GPU."""
 
+_IN_FLIGHT: Final = {"cpu": 1, "cuda": 2}
+"""Batches under way at once, as in the gateway: while a GPU works on one, the next is prepared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -62,7 +65,7 @@ class Screening:
         self.encoder = encoder
         self.sizes = sizes
         self.device: SearchDevice = device_beside(encoder.runtime)
-        self.batch = _BATCH[self.device]
+        self.batch, self.in_flight = _BATCH[self.device], _IN_FLIGHT[self.device]
         self.limits: Limits = measure(self.device, "bf16" if "bf16" in encoder.runtime else "f32")
         self.bank: Bank = build_bank([exemplar(number) for number in range(12)], encoder)
         self.texts = [one_window(1000 + number) for number in range(sizes.items)]
@@ -147,17 +150,23 @@ class Screening:
         aims: tuple[float | None, float | None] = (None, None),
     ) -> Iterator[Speed]:
         """The most that is done, and how long it takes at parts of that; ``aims`` are for the most, and for the 99 %
-        at half of it."""
+        at half of that aim."""
         sizes = self.sizes
         work(np.arange(self.batch) % sizes.items)
-        most = peak(work, sizes.items, batch=self.batch, seconds=sizes.seconds)
+        most = peak(work, sizes.items, batch=self.batch, seconds=sizes.seconds, in_flight=self.in_flight)
         yield Speed(name, unit, most, limit, aims[0], "at least")
         for percent in _LOADS:
-            rate = most * percent / 100
-            arrivals = max(sizes.least, int(rate * sizes.seconds))
-            waits = open_loop(work, sizes.items, per_s=rate, batch=self.batch, arrivals=arrivals)
-            yield Speed(f"{name}, {percent} % load: median", "ms", waits.median_ms)
-            yield Speed(f"{name}, {percent} % load: 99 %", "ms", waits.p99_ms, aim=aims[1] if percent == 50 else None)
+            yield from self._waits(f"{name}, {percent} % load", work, most * percent / 100)
+        if aims[0] is not None:
+            yield from self._waits(f"{name}, {aims[0] / 2:,.0f} {unit}", work, aims[0] / 2, aims[1])
+
+    def _waits(self, name: str, work: Work, per_s: float, aim: float | None = None) -> Iterator[Speed]:
+        arrivals = max(self.sizes.least, int(per_s * self.sizes.seconds))
+        waits = open_loop(
+            work, self.sizes.items, per_s=per_s, batch=self.batch, arrivals=arrivals, in_flight=self.in_flight
+        )
+        yield Speed(f"{name}: median", "ms", waits.median_ms)
+        yield Speed(f"{name}: 99 %", "ms", waits.p99_ms, aim=aim)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -42,6 +42,17 @@ def test_items_that_arrive_faster_than_they_are_done_go_together_and_wait() -> N
     assert waits.per_s <= 1600
 
 
+def test_of_two_in_flight_each_takes_what_is_there_and_nothing_twice() -> None:
+    slow = Slow(0.01)
+    waits = open_loop(slow, 1000, per_s=20_000, batch=16, arrivals=200, in_flight=2)
+    assert sorted(item for batch in slow.batches for item in batch) == list(range(200))
+    assert all(batch == list(range(batch[0], batch[0] + len(batch))) for batch in slow.batches)
+    assert waits.per_s <= 2 * 1600
+    together = Slow(0.01)
+    assert peak(together, 5, batch=8, seconds=0.05, in_flight=2) <= 1600
+    assert len(together.batches) >= 2
+
+
 def test_items_that_arrive_slowly_are_done_at_once() -> None:
     slow = Slow(0.0)
     waits = open_loop(slow, 100, per_s=1000, batch=16, arrivals=100)

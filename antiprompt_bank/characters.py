@@ -77,6 +77,8 @@ def selectors(text: str) -> str:
     an emoji", 2025). They may stand apart, each behind an emoji of its own, say, if what they say is printable: one
     is behind many an emoji anyway. A run that is no UTF-8 stays as it is.
     """
+    if text.isascii():
+        return text
     return _SPREAD_SELECTORS.sub(_spread_selectors, _SELECTORS.sub(_selector_run, text))
 
 

@@ -37,6 +37,9 @@ _PUNCTUATION_BEFORE: Final = re.compile(r"(?:\s|^)[.,;:?!]\w")
 _TURNED_CAPITAL: Final = re.compile(r"[a-z][A-Z]\W*$")
 _LEET_WORD: Final = re.compile(r"(?<![\w@$.])[\w@$](?:[\w@$]|!(?=\w)){0,23}(?![\w@$]|\.\w)")
 _LEET_CORE: Final = re.compile(r"[A-Za-z][0-9@$]+[A-Za-z]|[a-z]![a-z]|^[0-9][A-Za-z]{3}|[A-Za-z]{3}0$")
+_LEET_AT_ALL: Final = re.compile(r"[A-Za-z][0-9@$]|[0-9][A-Za-z]|[a-z]![a-z]")
+"""In every text with a word that has such a core: most texts with numbers in them have not."""
+
 _LEET: Final = {
     "0": "o",
     "1": "il",
@@ -156,6 +159,8 @@ def leet(text: str) -> str:
 
     Where a good part of the words is so written, words without any letter ("70" for "to") are read too.
     """
+    if not _LEET_AT_ALL.search(text):
+        return text
     words = set(_LEET_WORD.findall(text))
     hits = [word for word in words if _LEET_CORE.search(word) and len(word) > 3 and _is_word(_unleeted(word))]
     # Names in programs mix cases too ("Point3D"): one of those says little.

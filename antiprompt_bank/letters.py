@@ -128,9 +128,10 @@ def stretches(text: str, hypothesis: NDArray[np.float64]) -> list[tuple[int, int
         return []
     gains = hypothesis.take(_pairs(text))
     enough = limit(len(gains))
-    sums = np.append(0.0, gains.cumsum())
-    if (sums - np.minimum.accumulate(sums)).max() <= enough:
+    sums = gains.cumsum()
+    if (sums - np.minimum(np.minimum.accumulate(sums), 0.0)).max() <= enough:
         return []
+    sums = np.append(0.0, sums)
     found: list[tuple[int, int]] = []
     start = peak = 0
     total = best = 0.0

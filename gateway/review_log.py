@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,6 +20,9 @@ from gateway.review_scripts import AUDIT_MAX_ENTRIES
 
 _DAY_S: Final = 86_400
 _MAX_COUNTED: Final = 5000
+_MAX_SETTLED: Final = 2 * _MAX_COUNTED
+_SETTLES_S: Final = 60.0
+"""How long after its last moment a review may still change: the clocks of gateways and of Redis may differ."""
 
 
 class ReviewLog:
@@ -26,6 +30,7 @@ class ReviewLog:
 
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
+        self._settled: OrderedDict[str, Review] = OrderedDict()
 
     async def comment(self, flag_id: str, moderator: str, text: str) -> Comment:
         """Write something beside a flag. Raises ``BadRequest`` for an empty or too long text, and ``NotFound``."""
@@ -96,12 +101,22 @@ class ReviewLog:
         return numbers_of(reviews, by_state, sum(found[len(FlagState) :]), decided)
 
     async def _reviews(self, ids: Sequence[str]) -> list[Review]:
-        with self._redis.guard() as redis:
-            pipe = redis.pipeline(transaction=False)
-            for id in ids:
-                pipe.hgetall(REVIEW(id))
-            rows = await pipe.execute() if ids else []
-        return [Review.from_row(row) for row in rows if row]
+        """Those of the reviews that there are. What can no longer be undone does not change, and is read once."""
+        missing = [id for id in ids if id not in self._settled]
+        read: dict[str, Review] = {}
+        if missing:
+            with self._redis.guard() as redis:
+                pipe = redis.pipeline(transaction=False)
+                for id in missing:
+                    pipe.hgetall(REVIEW(id))
+                rows = await pipe.execute()
+            read = {id: Review.from_row(row) for id, row in zip(missing, rows, strict=True) if row}
+        found = [review for id in ids if (review := read.get(id) or self._settled.get(id)) is not None]
+        settled_before = time.time() - _SETTLES_S
+        self._settled.update((id, review) for id, review in read.items() if review.undo_until < settled_before)
+        while len(self._settled) > _MAX_SETTLED:
+            self._settled.popitem(last=False)
+        return found
 
 
 def check_person(moderator: str) -> None:

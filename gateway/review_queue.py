@@ -22,6 +22,34 @@ MAX_SCANNED: Final = 2000
 
 _CHUNK: Final = 200
 
+_SCAN: Final = """
+local index, created = KEYS[1], KEYS[2]
+local score, id, since_ms, limit, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local function passes(flag)
+    for at = 3, #KEYS do
+        if not redis.call('ZSCORE', KEYS[at], flag) then return false end
+    end
+    return since_ms == 0 or tonumber(redis.call('ZSCORE', created, flag) or '0') >= since_ms
+end
+local found, looked_at, skip, last = {}, 0, 0, {score, id}
+while true do
+    local rows = redis.call('ZREVRANGEBYSCORE', index, score, '-inf', 'WITHSCORES', 'LIMIT', skip, CHUNK)
+    if #rows == 0 then return {found, last[1], last[2], 0} end
+    for at = 1, #rows, 2 do
+        local behind = id == '' or tonumber(rows[at + 1]) < tonumber(score) or rows[at] < id
+        if behind then
+            if #found == limit or looked_at == most then return {found, last[1], last[2], 1} end
+            looked_at, last = looked_at + 1, {rows[at + 1], rows[at]}
+            if passes(rows[at]) then found[#found + 1] = rows[at] end
+        end
+    end
+    skip = skip + #rows / 2
+end
+""".replace("CHUNK", str(_CHUNK))
+"""The flags of an index behind a place (score and id; +inf and nothing: from the start) that stand in every facet given
+and were made since then: their ids, the last place that was looked at, and whether anything is behind it. One call
+instead of one for each flag: Redis looks at 2,000 flags in a few milliseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -74,6 +102,8 @@ class ReviewQueue:
         with self._redis.guard() as redis:
             total = int(await redis.zcard(FLAG_STATE(state)))
             index = await self._index(redis, state, filters, order)
+            if filters.asks and not state.decided:
+                return await self._scanned(redis, state, filters, index, cursor, limit, total)
             found: list[str] = []
             looked_at = 0
             while len(found) < limit and looked_at < MAX_SCANNED:
@@ -90,14 +120,31 @@ class ReviewQueue:
             more = cursor is not None and bool(await self._behind(redis, index, cursor, count=1))
             return Page(await _flags(redis, found), str(cursor) if more else None, total)
 
+    async def _scanned(
+        self,
+        redis: Any,
+        state: FlagState,
+        filters: QueueFilter,
+        index: str,
+        cursor: _Cursor | None,
+        limit: int,
+        total: int,
+    ) -> Page:
+        """A page of flags that wait: every property that can be asked for is an index of its own."""
+        facets = [FLAG_FACET(state, facet(name, value)) for name, value in _asked(filters).items()]
+        keys = [index, FLAG_STATE(state), *(name for name in facets if name != index)]
+        score, id = ("+inf", "") if cursor is None else (repr(cursor.score), cursor.id)
+        since_ms = 0 if filters.max_age_s is None else int((time.time() - filters.max_age_s) * 1000)
+        found, *last, more = await redis.eval(_SCAN, len(keys), *keys, score, id, since_ms, limit, MAX_SCANNED)
+        following = str(_Cursor(float(last[0]), last[1])) if more else None
+        return Page(await _flags(redis, found), following, total)
+
     async def _index(self, redis: Any, state: FlagState, filters: QueueFilter, order: QueueOrder) -> str:
         """The shortest index that has every flag asked for, in the order asked for."""
         if order == "newest" or state.decided:
             return FLAG_STATE(state)
-        asked = {"hazard": filters.hazard, "source": filters.source}
-        asked |= {"tenant": filters.tenant, "language": filters.language}
         names = [FLAG_QUEUE(state)]
-        names += [FLAG_FACET(state, facet(name, value)) for name, value in asked.items() if value is not None]
+        names += [FLAG_FACET(state, facet(name, value)) for name, value in _asked(filters).items()]
         pipe = redis.pipeline(transaction=False)
         for name in names:
             pipe.zcard(name)
@@ -141,6 +188,11 @@ async def _passing(redis: Any, places: list[_Cursor], filters: QueueFilter) -> l
 def _passes(record: Mapping[str, Any], filters: QueueFilter) -> bool:
     if filters.max_age_s is not None and record["created_at"] < time.time() - filters.max_age_s:
         return False
+    return all(record.get(name) == value for name, value in _asked(filters).items())
+
+
+def _asked(filters: QueueFilter) -> dict[str, str]:
+    """The properties that a filter asks for, age apart."""
     asked = {"hazard": filters.hazard, "source": filters.source}
     asked |= {"tenant": filters.tenant, "language": filters.language}
-    return all(value is None or record.get(name) == value for name, value in asked.items())
+    return {name: str(value) for name, value in asked.items() if value is not None}

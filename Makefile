@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test bench bench-screening experiments image image-lint chart format clean help
+.PHONY: serve test bench bench-review bench-screening experiments image image-lint chart format clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,10 @@ test: $(VENV)/test.stamp  ## set up and run every check and every test
 
 bench: $(VENV)/test.stamp  ## measure the gateway beside its upstream (ARGS="--peer litellm")
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(BIN)/python -m tests.benchmarks.review_pages
+
+bench-review: $(VENV)/test.stamp  ## measure the dashboard alone, with 100,000 flags waiting and 200 more a second
+	$(BIN)/python -m tests.benchmarks.review_pages $(ARGS)
 
 bench-screening: $(VENV)/test.stamp  ## measure encoder and search alone (ARGS="--device cuda")
 	$(BIN)/python -m tests.benchmarks.screening $(ARGS)

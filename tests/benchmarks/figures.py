@@ -84,9 +84,9 @@ class Speed:
         return self.value <= self.aim if self.bound == "at most" else self.value >= self.aim
 
 
-def speeds_table(figures: Sequence[Speed]) -> Table:
+def speeds_table(figures: Sequence[Speed], title: str = "Screening, beside what the machine allows") -> Table:
     """Speeds as a person reads them."""
-    made = Table(title="Screening, beside what the machine allows", box=SIMPLE, title_justify="left")
+    made = Table(title=title, box=SIMPLE, title_justify="left")
     made.add_column("figure", no_wrap=True)
     made.add_column("unit")
     for column in ("measured", "limit", "times", "aim"):

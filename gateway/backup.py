@@ -1,10 +1,12 @@
-"""Backup and restore of a whole installation: what Redis holds, the bank's versions, policy, calibration, spool.
+"""Backup and restore of a whole installation: what Redis holds, the bank's versions, policy, calibration, spool, logs.
 
 The order makes it fit together while gateways run. The spool of flags is copied before Redis, so that a flag on its
-way from one to the other is in at least one of them (replaying it twice is no harm). The bank's folder is copied after
-Redis: versions are written before anything names them, and never change.
+way from one to the other is in at least one of them (replaying it twice is no harm). The bank's folder and the archive
+of logs are copied after Redis: versions are written before anything names them, segments before they leave Redis, and
+neither changes.
 
-Left out is what says something of the moment only (who is logged in, rate windows), and what settings say.
+Left out is what says something of the moment only (who is logged in, rate windows), what settings say, and what is
+kept elsewhere by their word (``bank.remote``, an archive in an object store).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ _SPOOL: Final = "spool"
 _CALIBRATION: Final = "calibration.json"
 _POLICY: Final = "policy.yaml"
 _BANK: Final = "bank/"
+_ARCHIVE: Final = "archive/"
 
 Layout = Literal["folder", "data"]
 """What the bank's files are: those of ``bank.path``, or of the data folder's own bank."""
@@ -59,7 +62,9 @@ async def back_up(redis: RedisClient, settings: Settings, folder: Path, *, pause
         keys = await state.take(cast(BinaryIO, lines), pause_s=pause_s)
         lines.seek(0)
         await asyncio.to_thread(writer.write, _STATE, iter(lambda: lines.read(1 << 20), b""))
-        await asyncio.to_thread(_add_folder, writer, places.bank)
+        await asyncio.to_thread(_add_folder, writer, _BANK, places.bank)
+        if places.archive is not None:
+            await asyncio.to_thread(_add_folder, writer, _ARCHIVE, places.archive)
         await asyncio.to_thread(_add_if_there, writer, _CALIBRATION, places.calibration)
         if settings.policy_file is not None:
             await asyncio.to_thread(writer.add, _POLICY, settings.policy_file)
@@ -92,6 +97,8 @@ async def restore(redis: RedisClient, settings: Settings, folder: Path, *, repla
     if running := await state.gateways():
         raise BackupError(f"{running} gateways run on this Redis; stop them first, and the workers")
     targets = {name: places.bank / name.removeprefix(_BANK) for name in reader.names(_BANK)}
+    if places.archive is not None:
+        targets |= {name: places.archive / name.removeprefix(_ARCHIVE) for name in reader.names(_ARCHIVE)}
     single = {_CALIBRATION: places.calibration, _POLICY: places.policy, _SPOOL: places.spool}
     targets |= {name: path for name, path in single.items() if name in reader.manifest.files}
     _refuse_waiting_flags(places.spool)
@@ -108,6 +115,7 @@ async def restore(redis: RedisClient, settings: Settings, folder: Path, *, repla
 class _Places:
     bank: Path
     layout: Layout
+    archive: Path | None
     calibration: Path
     policy: Path
     spool: Path
@@ -117,6 +125,7 @@ class _Places:
         return cls(
             bank=settings.bank.path or settings.data_dir / "bank",
             layout="data" if settings.bank.path is None else "folder",
+            archive=settings.data_dir / "archive" if settings.retention.archive is None else None,
             calibration=calibration_file(settings),
             policy=settings.policy_file or settings.data_dir / _POLICY,
             spool=settings.data_dir / "spool",
@@ -128,16 +137,16 @@ def _add_if_there(writer: BackupWriter, name: str, path: Path) -> None:
         writer.add(name, path)
 
 
-def _add_folder(writer: BackupWriter, root: Path) -> None:
+def _add_folder(writer: BackupWriter, name: str, root: Path) -> None:
     for path in _files(root):
         try:
-            writer.add(_BANK + path.relative_to(root).as_posix(), path)
+            writer.add(name + path.relative_to(root).as_posix(), path)
         except FileNotFoundError:  # a version that is just being written has another name a moment later
             continue
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """The files of a bank, without those that are only being made and without locks."""
+    """The files below, without those that are only being made and without locks."""
     for path in sorted(root.rglob("*")) if root.is_dir() else ():
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         if path.is_file() and not hidden and path.suffix != ".lock":

@@ -22,6 +22,7 @@ from gateway.backup_files import BackupError
 from gateway.redis_client import RedisClient
 from gateway.redis_cluster import ClusterRedis
 from gateway.redis_keys import (
+    ARCHIVING,
     CONFIRMED,
     INSTALLATION_SECRET,
     OIDC,
@@ -33,9 +34,8 @@ from gateway.redis_keys import (
 )
 
 PREFIX: Final = "antiprompt:"
-MOMENTARY: Final = tuple(
-    key.pattern.partition("%")[0] for key in (CONFIRMED, OIDC, RATE, REPLICA, REPLICAS, RETRAINING_BUILDER, SESSION)
-)
+_OF_THE_MOMENT: Final = (ARCHIVING, CONFIRMED, OIDC, RATE, REPLICA, REPLICAS, RETRAINING_BUILDER, SESSION)
+MOMENTARY: Final = tuple(key.pattern.partition("%")[0] for key in _OF_THE_MOMENT)
 """How keys begin that say something of processes and people who are there now: who is logged in, who builds."""
 
 _BATCH: Final = 200

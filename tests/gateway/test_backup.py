@@ -100,6 +100,8 @@ async def lived(old: Machine, tmp_path: Path) -> Machine:
     await filed(redis, "Another text that somebody flagged.")
     await RetrainingQueue(redis).read("worker", count=1)
     (settings.data_dir / "calibration.json").write_text('{"fit": 1}')
+    (settings.data_dir / "archive" / "reviews").mkdir(parents=True)
+    (settings.data_dir / "archive" / "reviews" / "1-0_2-0.jsonl.gz").write_bytes(b"a segment")
     return old
 
 
@@ -125,6 +127,7 @@ async def told(machine: Machine) -> dict[str, object]:
         "policy": (policies.status, await policies.history()),
         "due": await RetrainingQueue(redis).waiting(),
         "calibration": (settings.data_dir / "calibration.json").read_text(),
+        "archive": (settings.data_dir / "archive" / "reviews" / "1-0_2-0.jsonl.gz").read_bytes(),
     }
 
 

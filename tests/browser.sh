@@ -9,6 +9,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null
     [ -x /usr/bin/chromium ] && exit 0
 fi
-echo "Left out: tests/end_to_end/test_review_browser.py, which drives the dashboard in a browser." >&2
+echo "Left out: tests/end_to_end/test_review_browser.py and test_review_outside.py, which drive the dashboard in a browser." >&2
 echo "To have it: apt-get install chromium (as root), then make test again." >&2
 [ -z "${CI:-}" ]

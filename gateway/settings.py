@@ -97,6 +97,8 @@ class RedisSettings(_Group):
     def _one_way_to_redis(self) -> RedisSettings:
         if self.sentinels and self.cluster_nodes:
             raise ValueError("sentinels and cluster_nodes exclude each other")
+        if self.wait_replicas and not self.outside:
+            raise ValueError("wait_replicas is for an outside Redis: the private server has no replicas")
         if (self.sentinels or self.cluster_nodes) and self.url is not None:
             url = urlsplit(self.url.get_secret_value())
             if url.scheme not in ("redis", "rediss"):

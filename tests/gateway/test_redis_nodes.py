@@ -89,6 +89,11 @@ def test_there_is_one_way_to_redis() -> None:
         RedisSettings(cluster_nodes=("a:1",), url="redis://:secret@ignored:1/3")  # type: ignore[arg-type]
 
 
+def test_the_private_server_has_no_replicas_to_wait_for() -> None:
+    with pytest.raises(ValueError, match="outside Redis"):
+        RedisSettings(wait_replicas=1)
+
+
 def test_sentinels_are_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTIPROMPT_REDIS__SENTINELS", '["one:26379", "two:26379"]')
     assert load_settings().redis.sentinels == ("one:26379", "two:26379")

@@ -152,6 +152,8 @@ class HoldWebhooks:
         """Claim and post what is due now; whether there was anything. Raises ``StateUnavailable``."""
         lease_ms = int((self._settings.webhook_timeout_s + CLAIM_SLACK_S) * 1000)
         with self._redis.guard() as redis:
+            if not await redis.zcount(HOLD_WEBHOOKS(), "-inf", time.time() * 1000):
+                return False  # a claim is a write, which replicas may have to confirm
             claimed: Any = await redis.eval(
                 _CLAIM_SCRIPT, 2, HOLD_WEBHOOKS(), HOLD_WEBHOOK_TRIES(), lease_ms, MAX_AT_ONCE
             )

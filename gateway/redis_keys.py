@@ -208,5 +208,9 @@ AUDIT = Key(
 TABLE: tuple[Key, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Key))
 """All keys, in the order above."""
 
-MAY_BE_LOST: Final = tuple(key.pattern.partition("%")[0] for key in (JUDGED, ISSUED, TRAFFIC, RATE, REPLICA, REPLICAS))
+_LOSABLE: Final = (
+    *(JUDGED, ISSUED, TRAFFIC, RATE, REPLICA, REPLICAS),
+    *(STRIKES, STRIKE_OF, STRIKE_TENANTS, STRUCK, EXEMPLAR_HITS),
+)
+MAY_BE_LOST: Final = tuple(key.pattern.partition("%")[0] for key in _LOSABLE)
 """How keys begin that a failover may forget without harm; writing them waits for no replica (redis.wait_replicas)."""

@@ -9,6 +9,7 @@ own clock, so that every gateway sees the same. With Redis away nobody is warned
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -161,12 +162,10 @@ class StrikeStore:
         with self._redis.guard() as redis:
             members: Any = await redis.zrange(STRUCK(), 0, _MAX_LISTED - 1, desc=True)
             pipe = redis.pipeline(transaction=False)
-            pipe.time()
             for member in members:
                 pipe.hvals(STRIKES(*_person(member)))
-            (seconds, micros), *rows = await pipe.execute()
-        now_ms = seconds * 1000 + micros / 1000
-        found = []
+            rows = await pipe.execute()
+        now_ms, found = time.time() * 1000, []
         for member, row in zip(members, rows, strict=True):
             strikes = [_strike(line) for line in row]
             if not any(not strike.back for strike in strikes):

@@ -15,8 +15,10 @@ from gateway.cases import Case, CaseStore, Exchange, new_case_id
 from gateway.client_keys import ClientKeyStore
 from gateway.erasure import erase_end_user
 from gateway.errors import RateLimited
+from gateway.exemplar_hits import ExemplarHits
 from gateway.flags import Flag, FlagState, FlagStore, Source
 from gateway.history import TenantHistory
+from gateway.hold_webhooks import HoldWebhooks
 from gateway.moderator_sessions import SessionStore
 from gateway.policy_file import DEFAULT_POLICY_FILE
 from gateway.policy_store import PolicyStore
@@ -28,9 +30,20 @@ from gateway.retraining_queue import RetrainingQueue
 from gateway.review_records import Decision, QueueFilter
 from gateway.reviews import ReviewStore
 from gateway.roles import Role
-from gateway.settings import FlagSettings, RedisSettings, RetentionSettings, ReviewSettings
+from gateway.settings import (
+    FlagSettings,
+    HoldSettings,
+    RedisSettings,
+    RetentionSettings,
+    ReviewSettings,
+    StrikeSettings,
+)
 from gateway.spool import Spool
+from gateway.strike_rules import Strikes
+from gateway.strikes import Standing, Strike, StrikeStore, erase_strikes
+from gateway.telemetry import Metrics
 from tests.conftest import running
+from tests.fakes import ScriptedUpstream, whole
 from tests.gateway.banks import NEW, Folder, Follower, exemplar
 from tests.gateway.real_redis import Node, a_cluster
 from tests.gateway.reviewing import assessing, filed, verdict
@@ -78,6 +91,37 @@ async def test_a_flags_way_from_filing_to_undo_works_on_three_nodes(client: Redi
         await queue.done(delivery, ["exemplar"])
     assert (await queue.waiting(), (await queue.due()).exemplars) == (0, 1)
     assert await queue.take_build() is not None
+
+
+async def test_strikes_hits_and_webhooks_work_on_three_nodes(client: RedisClient) -> None:
+    strikes, hits, reviews = (
+        StrikeStore(client, StrikeSettings()),
+        ExemplarHits(client),
+        ReviewStore(client, assessing()),
+    )
+    block, person = Strike(at_ms=0, weight=2, side="request", hazard="hate", part="acme"), "0" * 32
+    for number in range(2):
+        case_id = f"case_{number}"
+        await strikes.add(block, case_id=case_id, tenant="acme", end_user=person, rules=Strikes(warn_at=1))
+    appeal = {"source": Source.APPEAL, "side": "request", "case_id": "case_0", "exemplar": "ap_1", "awaited": True}
+    review = await reviews.decide(verdict(await filed(client, **appeal), decision=Decision.DISMISS))  # type: ignore[arg-type]
+    (struck,) = await strikes.listed(lambda part: Strikes(warn_at=1))
+    assert (struck.conduct.strikes, struck.conduct.standing) == (1, Standing.WARNED)
+    hits.note("ap_1")
+    await hits.flush()
+    report = await hits.report("ap_1")
+    assert (report.hits, report.dismissed) == (1, 1)
+    async with ScriptedUpstream() as receiver:
+        receiver.on("/told", whole({}))
+        url = f"{receiver.base_url}/told"
+        settings = HoldSettings(webhook_url=url, webhook_secret=SecretStr("sixteen letters or more"))
+        async with running(HoldWebhooks(client, settings, Metrics())) as webhooks:
+            assert await webhooks.post_due()
+            assert not await webhooks.post_due()
+        assert receiver.last.json["state"] == "approved"
+    await reviews.undo(review.id, "ada")
+    assert await strikes.clear(tenant="acme", end_user=person, by="ada") == 2
+    assert await erase_strikes(person, client) == 0
 
 
 async def test_everything_else_that_is_kept_works_on_three_nodes(client: RedisClient, cluster: list[Node]) -> None:

@@ -31,12 +31,15 @@ class EntryStore:
 
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
+        self._read: dict[str, BankEntry] = {}  # by their JSON, as it was read last
 
     async def all(self) -> Sequence[BankEntry]:
         """Every entry, the one changed last first."""
         with self._redis.guard() as redis:
             lines: Any = await redis.hvals(BANK_ENTRIES())
-        return sorted((BankEntry.from_json(line) for line in lines), key=lambda entry: (-entry.changed_at, entry.id))
+        known = self._read  # each is read once: thousands of them take a good part of a second
+        self._read = {line: known.get(line) or BankEntry.from_json(line) for line in lines}
+        return sorted(self._read.values(), key=lambda entry: (-entry.changed_at, entry.id))
 
     async def get(self, entry_id: str) -> BankEntry:
         """Raises ``NotFound``."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import httpx
+import orjson
 import uvicorn
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -30,6 +31,7 @@ from gateway.flag_records import Flag, Source
 from gateway.flags import FlagStore
 from gateway.parts import Parts, build
 from gateway.redis_client import RedisClient
+from gateway.redis_keys import REVIEW, REVIEW_RECENT
 from gateway.review import routes
 from gateway.review_records import Decision, Verdict
 from gateway.reviews import ReviewStore
@@ -100,6 +102,23 @@ async def fill(redis: RedisClient, sizes: Sizes) -> None:
             for id, _ in made[: max(0, min(len(made), sizes.decided - first))]:
                 decision = Decision.DISMISS if dice.random() < 0.5 else Decision.ESCALATE
                 await reviews.decide(Verdict(flag_ids=(id,), moderator=_PERSON, decision=decision))
+
+
+async def spread_reviews(redis: RedisClient) -> None:
+    """Have the reviews made over the last three days: in ten minutes nobody decides thousands of flags."""
+    dice = random.Random(11)
+    with redis.guard() as connection:
+        ids = await connection.zrange(REVIEW_RECENT(), 0, -1)
+        for first in range(0, len(ids), _BATCH):
+            pipe = connection.pipeline(transaction=False)
+            for id in ids[first : first + _BATCH]:
+                pipe.hget(REVIEW(id), "review")
+            rows = await pipe.execute()
+            for id, row in zip(ids[first : first + _BATCH], rows, strict=True):
+                at = time.time() - 1000 - dice.random() * 3 * 86_400
+                pipe.hset(REVIEW(id), "review", orjson.dumps({**orjson.loads(row), "at": at}))
+                pipe.zadd(REVIEW_RECENT(), {id: int(at * 1000)})
+            await pipe.execute()
 
 
 async def serve(url: str, port: int, data_dir: Path) -> None:
@@ -182,6 +201,7 @@ async def run(sizes: Sizes) -> list[Speed]:
             async with running(RedisClient(RedisSettings(url=SecretStr(server.url)), Path(folder) / "fill")) as redis:
                 with step(console, f"{sizes.waiting:,} flags are filed, {sizes.decided:,} decided"):
                     await fill(redis, sizes)
+                    await spread_reviews(redis)
             port = free_port()
             command = [sys.executable, "-m", "tests.benchmarks.review_pages", "--serve", server.url, str(port), folder]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:  # noqa: ASYNC220

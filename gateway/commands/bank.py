@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from antiprompt_bank import HAZARDS, Antiprompt, Bank, BankNotFound, BankStore
+from antiprompt_bank.signed import private_key
 from gateway.chosen_bank import load_chosen_bank, versions_folder
 from gateway.commands.bank_exchange import exported
 from gateway.commands.console import FAILURES, AsJson, fail, out, print_json, print_table, settings_or_fail
@@ -105,16 +106,19 @@ def export(
     licence: Annotated[list[str] | None, typer.Option(help="With --signed: only these; repeat. Unset: all.")] = None,
 ) -> None:
     """Write all exemplars as JSON lines, or the live ones signed, for `import --trust` elsewhere."""
-    bank = open_bank(version)
-    if signed is None:
-        if vectors or licence or origin:
-            fail("--origin, --vectors and --licence belong to --signed KEY")
-        lines = b"".join(orjson.dumps(record.to_json()) + b"\n" for record in bank.records)
-    else:
-        try:
-            lines = exported(bank, signed, origin=origin, vectors=vectors, licences=licence or ())
-        except FAILURES as error:
-            fail(str(error))
+    try:
+        sign = None if signed is None else private_key(signed)
+        if sign is None and (vectors or licence or origin):
+            raise ValueError("--origin, --vectors and --licence belong to --signed KEY")
+        if sign is not None and not origin.strip():
+            raise ValueError("say who gives the exemplars out: --origin NAME")
+        bank = open_bank(version)  # seconds: after what is told at once
+        if sign is None:
+            lines = b"".join(orjson.dumps(record.to_json()) + b"\n" for record in bank.records)
+        else:
+            lines = exported(bank, sign, origin=origin, vectors=vectors, licences=licence or ())
+    except FAILURES as error:
+        fail(str(error))
     if to is None:
         sys.stdout.buffer.write(lines)
         sys.stdout.flush()

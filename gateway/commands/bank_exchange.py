@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from antiprompt_bank import Antiprompt, Bank, State
 from antiprompt_bank.public_sets import about_children
-from antiprompt_bank.signed import ExchangeRefused, Head, private_key, public_key, read_signed, signed_file
+from antiprompt_bank.signed import ExchangeRefused, Head, public_key, read_signed, signed_file
 from antiprompt_bank.withheld import is_withheld, read_vectors_row, vectors_row
 
 _MAX_SOURCE = 300
 _WORDS = ("licence", "source", "language", "hazard", "kind", "prompt", "desired_response", "twin", "family")
 
 
-def exported(bank: Bank, key: Path, *, origin: str, vectors: bool, licences: Sequence[str] = ()) -> bytes:
+def exported(bank: Bank, key: Ed25519PrivateKey, *, origin: str, vectors: bool, licences: Sequence[str] = ()) -> bytes:
     """A signed file of the live exemplars of a bank, those of ``licences`` only if any are named.
 
-    Raises ``ExchangeRefused`` for a key that is none, or where nothing is left.
+    Raises ``ExchangeRefused`` where nothing is left, ``ValueError`` for an origin that says nothing.
     """
     chosen = [
         at
@@ -39,7 +40,7 @@ def exported(bank: Bank, key: Path, *, origin: str, vectors: bool, licences: Seq
         raise ExchangeRefused("no live exemplar has such a licence; `antiprompt bank stats` counts them")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     encoder = bank.encoder.id if vectors else None
-    return signed_file(rows, private_key(key), origin=origin, created_at=now, encoder=encoder)
+    return signed_file(rows, key, origin=origin, created_at=now, encoder=encoder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from typer.testing import CliRunner, Result
 
 from antiprompt_bank import Antiprompt, Bank, BankStore, Label, State, build_bank
 from antiprompt_bank.encoder import Encoder
-from antiprompt_bank.signed import private_key, signed_file
+from antiprompt_bank.signed import ExchangeRefused, private_key, signed_file
 from antiprompt_bank.withheld import is_withheld
 from gateway.cli import app
+from gateway.commands.bank_exchange import imported, received
 from tests.bank.conftest import bank_cache, encoder, exemplars, small_bank  # noqa: F401  # one small bank for all
+from tests.bank.words import WordEncoder
 
 
 @pytest.fixture
@@ -125,15 +127,14 @@ def test_what_is_not_to_be_trusted_changes_nothing(at, theirs: Path, ours: BankS
         ({"text": "x", "label": [], "side": "request", "source": "s", "licence": "CC0-1.0"}, "label"),
     ],
 )
-def test_a_signed_row_that_is_no_exemplar_is_refused_with_its_line(  # type: ignore[no-untyped-def]
-    row: dict[str, object], why: str, at, ours: BankStore, keys, tmp_path
+def test_a_signed_row_that_is_no_exemplar_is_refused_with_its_line(
+    row: dict[str, object], why: str, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "given.jsonl"
     file.write_bytes(signed_file([row], private_key(keys[0]), origin="them", created_at="2026-11-20T12:00:00+00:00"))
-    refused = at(ours.root, "import", file, "--trust", keys[1])
-    assert refused.exit_code == 1
-    assert "line 2" in " ".join(refused.output.split())
-    assert why in " ".join(refused.output.split())
+    own = Antiprompt(text="forge a passport", label=Label.HARMFUL, side="request", hazard="privacy")
+    with pytest.raises(ExchangeRefused, match=f"line 2: .*{why}"):
+        imported(received([file], [keys[1]])[0], build_bank([own], WordEncoder()))
 
 
 def test_an_export_is_signed_by_a_key_and_names_who_gives_it(at, theirs: Path, keys, tmp_path) -> None:  # type: ignore[no-untyped-def]

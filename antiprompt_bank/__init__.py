@@ -22,7 +22,8 @@ The way of a text, and the module of each step (each imports only from those bef
     blobs, places               what nothing could read; where in a text something was found
     tokens, model_files         the model's tokeniser, its files and their hashes
     encoder                     token ids to unit vectors: encoder_openvino (CPU), encoder_cuda (GPU; padding puts
-                                ... texts side by side), encoder_torch (the model itself, and its export)
+                                ... texts side by side, packing one behind the other for encoder_packed, bert and
+                                ... triton_norm), encoder_torch (the model itself, and its export)
     index                       the rows nearest to a vector: index_faiss, index_torch
     neighbours                  the nearest exemplars, each compared in the form in which it was stored
     shingles, lexicon           the exemplars found by their words, at any offset and without an encoder
@@ -34,6 +35,7 @@ The way of a text, and the module of each step (each imports only from those bef
     fitting, building           from records to a bank: their vectors, and a calibration fitted to them
     manifest, store             BankStore: versions in a folder, sealed with hashes; publish, roll back, compare
     seeding                     the bank that ships (``seed/*.jsonl``), and ``load``
+    remote                      the same versions in an object store, each written once
 
 Beside that way, what changes a bank's exemplars:
 
@@ -42,6 +44,7 @@ Beside that way, what changes a bank's exemplars:
     dedupe                      what is there already: the same, near copies, near vectors
     rewordings, disguises,      other ways to put a text, and to hide it
     proliferation               variants of a confirmed exemplar, measured against the bank
+    signed, withheld            exemplars from others, proved by a signature; those of which only vectors are known
 
 And what says how good a bank is (``antiprompt evaluate``):
 

@@ -20,14 +20,14 @@ PATIENCE_S = 60.0
 
 
 class Prometheus:
-    """Scrapes ``targets`` (host:port) five times a second; its data lie in ``folder``."""
+    """Scrapes ``targets`` (host:port) twice a second; its data lie in ``folder``."""
 
     def __init__(self, folder: Path, targets: Sequence[str]) -> None:
         self._folder = folder
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         config = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
             "rule_files": [str(ALERTS)],
             "scrape_configs": [{"job_name": "antiprompt", "static_configs": [{"targets": list(targets)}]}],
         }

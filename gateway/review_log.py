@@ -19,6 +19,7 @@ from gateway.review_records import MAX_WORDS, AuditEntry, Comment, Numbers, Revi
 from gateway.review_scripts import AUDIT_MAX_ENTRIES
 
 _DAY_S: Final = 86_400
+_CHUNK: Final = 250
 _MAX_COUNTED: Final = 5000
 _MAX_SETTLED: Final = 2 * _MAX_COUNTED
 _SETTLES_S: Final = 60.0
@@ -104,13 +105,14 @@ class ReviewLog:
         """Those of the reviews that there are. What can no longer be undone does not change, and is read once."""
         missing = [id for id in ids if id not in self._settled]
         read: dict[str, Review] = {}
-        if missing:
+        for first in range(0, len(missing), _CHUNK):  # thousands at once would take longer than Redis' time-out
+            some = missing[first : first + _CHUNK]
             with self._redis.guard() as redis:
                 pipe = redis.pipeline(transaction=False)
-                for id in missing:
+                for id in some:
                     pipe.hgetall(REVIEW(id))
                 rows = await pipe.execute()
-            read = {id: Review.from_row(row) for id, row in zip(missing, rows, strict=True) if row}
+            read |= {id: Review.from_row(row) for id, row in zip(some, rows, strict=True) if row}
         found = [review for id in ids if (review := read.get(id) or self._settled.get(id)) is not None]
         settled_before = time.time() - _SETTLES_S
         self._settled.update((id, review) for id, review in read.items() if review.undo_until < settled_before)

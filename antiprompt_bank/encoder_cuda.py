@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.adapter import Adapter, leaning_of
+from antiprompt_bank.encoder_packed import PackedEncoder, packed_encoder
 from antiprompt_bank.encoder_torch import encoder_head, import_torch, model_source, open_model
 from antiprompt_bank.errors import EncoderMismatch
 from antiprompt_bank.model_files import TOKENIZER, EncoderCard, weights_sha256
@@ -42,13 +43,17 @@ class TorchEncoder:
     ``folder`` is an exported folder; its card says which model to load, and the weights' hash must be the card's.
     ``device`` is ``cuda`` or ``cpu``. The model's layers run in ``precision``, by default bf16 on a GPU that has it, as
     long as a few probe texts keep a cosine of ``LEAST_COSINE`` with float32, and float32 otherwise; pooling and all
-    that follows is always float32. Padding is masked; in float32 it moves a vector by less than 1e-5. Safe to call from
-    several threads (torch queues the work).
+    that follows is always float32. With ``packed`` a GPU packs the texts of a model whose layers are BERT's (see
+    ``encoder_packed``) if that passes the same probes; it has not run on a GPU yet, so it must be asked for. Otherwise
+    texts are padded and masked; in float32 padding moves a vector by less than 1e-5. Safe to call from several threads
+    (torch queues the work).
 
     Raises ``EncoderUnavailable`` when torch or the model is missing, ``EncoderMismatch`` for other weights.
     """
 
-    def __init__(self, folder: Path, *, device: str, threads: int = 1, precision: Precision | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, device: str, threads: int = 1, precision: Precision | None = None, packed: bool = False
+    ) -> None:
         card = EncoderCard.read(folder)
         self.id = card.id
         self.dimensions = card.dimensions
@@ -66,12 +71,16 @@ class TorchEncoder:
         if found != card.weights_sha256:
             raise EncoderMismatch(f"{card.model} has weights {found[:12]}, but the bank was built with {card.id}")
         self._model = open_model(source, device)
+        self._features = card.features
         self._head = encoder_head(card, None if card.adapter_sha256 is None else Adapter.read(folder), device)
-        if precision is None:
-            precision = "bf16" if self._keeps_in_bf16() else "f32"
-        if precision == "bf16":
+        self._packed: PackedEncoder | None = None
+        if precision is None and self._has_bf16():
+            self._packed = self._packed_if_near() if packed else None
+            precision = "bf16" if self._packed is not None or self._keeps_in_bf16() else "f32"
+        if precision == "bf16" and self._packed is None:
             self._model = _in_bf16(self._model)
-        self.runtime = f"torch-{device}" if precision == "f32" else f"torch-{device}-{precision}"
+        parts = ["torch", device, "bf16" if precision == "bf16" else "", "packed" if self._packed is not None else ""]
+        self.runtime = "-".join(filter(None, parts))
 
     def tokenize(self, text: str) -> TokenSpans:
         """The whole text as token ids without special tokens, with character offsets."""
@@ -79,6 +88,8 @@ class TorchEncoder:
 
     def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """``(n, dimensions)`` unit vectors of token ids. Raises ``ValueError`` when one is longer than the model."""
+        if self._packed is not None and len(ids):
+            return self._packed.encode(ids)
         return self._encode(self._model, ids)
 
     def _encode(self, model: Any, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -110,14 +121,39 @@ class TorchEncoder:
             return tensor.pin_memory().to(self._device, non_blocking=True)
         return tensor
 
+    def _has_bf16(self) -> bool:
+        return self._device == "cuda" and bool(self._torch.cuda.is_bf16_supported())
+
     def _keeps_in_bf16(self) -> bool:
-        if self._device != "cuda" or not self._torch.cuda.is_bf16_supported():
+        model = _in_bf16(copy.deepcopy(self._model))
+        return self._is_near(lambda ids: self._encode(model, ids))
+
+    def _packed_if_near(self) -> PackedEncoder | None:
+        try:
+            packed = packed_encoder(self._torch, self._model, self._head, self._frame, self._features, self._device)
+            if packed is not None and self._is_near(packed.encode, packed.passes):
+                return packed
+        except Exception:  # noqa: BLE001  # whatever this GPU or this torch lacks for it: padded texts need none of it
+            return None
+        return None
+
+    def _is_near(
+        self, encode: Callable[[Sequence[Sequence[int]]], NDArray[np.float32]], passes: Sequence[int] = ()
+    ) -> bool:
+        """Whether probes keep ``LEAST_COSINE`` with float32: one by one, together, and in ``passes`` of so many
+        tokens."""
+        probes = [self.tokenize(text).ids[: self._tokeniser.room] for text in _PROBES]
+        exact = self._encode(self._model, probes)
+        tokens = int(lengths_of(probes, self._frame).sum())
+        found = [np.vstack([encode([ids]) for ids in probes])]
+        found += [encode(probes * times) for times in [1, *(most // tokens for most in passes if most > tokens)]]
+        made = np.concatenate(found)
+        if made.shape[1] != exact.shape[1]:
             return False
-        room = self._tokeniser.room
-        probes = [self.tokenize(text).ids[:room] for text in _PROBES]
-        wide = self._encode(self._model, probes)
-        narrow = self._encode(_in_bf16(copy.deepcopy(self._model)), probes)
-        return bool(np.einsum("nd,nd->n", wide, narrow).min() >= LEAST_COSINE)
+        wanted = np.tile(exact, (len(made) // len(exact), 1))
+        # Features are several unit vectors in a row.
+        near = np.einsum("nd,nd->n", wanted, made) / np.einsum("nd,nd->n", wanted, wanted)
+        return bool(near.min() >= LEAST_COSINE)
 
 
 def _in_bf16(model: Any) -> Any:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final
 
 from antiprompt_bank import Bank, Prepared, Score, Side
+from antiprompt_bank.index import device_beside
 from gateway.batching import Batcher
 from gateway.calibration import CalibrationInForce, CalibrationStale
 from gateway.errors import ScreeningUnavailable, TooLarge
@@ -33,6 +34,9 @@ _LONGEST_TOKEN_CHARS: Final = 24
 """Few tokens stand for more characters, so a longer text cannot fit into the windows allowed: it is not even cut."""
 
 _WINDOW_TOKENS: Final = 64
+
+_BATCHES_ON_A_GPU: Final = 2
+"""Batches under way at once, whatever the number of threads: while a GPU works on one, the next is prepared."""
 
 
 OnScored = Callable[[Bank, Prepared, Score], None]
@@ -124,6 +128,8 @@ class Screener:
         self._metrics.calibration_stale.set(calibration.stale)
         if calibration.reason is not None and calibration != self._calibration:
             logger().warning("the calibration is stale", calibration=calibration.status, reason=calibration.reason)
+        if device_beside(bank.encoder.runtime) == "cuda":
+            self._batcher.widen(_BATCHES_ON_A_GPU)
         self._bank, self._calibration = bank, calibration
         self._cache = ScoreCache(self._settings.cache_entries)
         harmful = sum(record.harmful for record in bank.records)

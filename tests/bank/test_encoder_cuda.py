@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from antiprompt_bank.adapter import SHIPPED
 from antiprompt_bank.encoder import Encoder, export_encoder
 from antiprompt_bank.encoder_cuda import LEAST_COSINE, TorchEncoder
+from antiprompt_bank.encoder_packed import PackedEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, about how it was built
 
@@ -75,6 +77,43 @@ def test_bf16_stays_near_float32_below_an_adapter(encoder: Encoder, tmp_path: Pa
     rounded = TorchEncoder(folder, device="cpu", precision="bf16").encode(inputs)
     assert exact.shape == (len(inputs), encoder.dimensions)
     assert cosines(exact, rounded).min() >= LEAST_COSINE
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TorchEncoder, "_has_bf16", lambda self: True)
+    monkeypatch.setattr("antiprompt_bank.encoder_packed.SIZES", (64, 256))  # the probes go on to twice as many tokens
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_texts_are_packed_where_that_gives_the_same_vectors(
+    encoder: Encoder, wide: TorchEncoder, inputs: list[list[int]]
+) -> None:
+    packed = TorchEncoder(encoder.folder, device="cpu", packed=True)
+    assert packed.runtime == "torch-cpu-bf16-packed"
+    assert cosines(packed.encode(inputs), wide.encode(inputs)).min() >= LEAST_COSINE
+    assert packed.encode([]).shape == (0, packed.dimensions)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("fault", ["fails", "is off in large batches", "has another shape"])
+def test_texts_are_padded_where_packing_does_not_give_the_same(
+    fault: str, encoder: Encoder, wide: TorchEncoder, inputs: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = PackedEncoder.encode
+
+    def faulty(self: PackedEncoder, ids: Sequence[Sequence[int]]) -> np.ndarray:
+        if fault == "fails":
+            raise AttributeError("this torch has no such attention")
+        made = encode(self, ids)
+        if fault == "has another shape":
+            return made[:, 1:]
+        return made[::-1] if len(ids) > 20 else made
+
+    monkeypatch.setattr(PackedEncoder, "encode", faulty)
+    padded = TorchEncoder(encoder.folder, device="cpu", packed=True)
+    assert padded.runtime == "torch-cpu-bf16"
+    assert cosines(padded.encode(inputs), wide.encode(inputs)).min() >= LEAST_COSINE
 
 
 def test_nothing_gives_no_vectors_and_too_much_is_refused(wide: TorchEncoder) -> None:

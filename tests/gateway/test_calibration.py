@@ -28,7 +28,7 @@ class FakeBank:
 
     version: str = "bank-1"
     found: Score = field(default_factory=lambda: score({"hate": 0.8, "privacy": 0.3}))
-    encoder: Any = field(default_factory=lambda: SimpleNamespace(id="encoder-1"))
+    encoder: Any = field(default_factory=lambda: SimpleNamespace(id="encoder-1", runtime="numpy"))
     records: tuple[()] = ()
     base_version: str = ""
 
@@ -66,7 +66,9 @@ def test_a_fit_of_this_bank_and_encoder_is_applied(tmp_path: Path) -> None:
     assert found.applied(score({"hate": 0.8}), "response").risk == 0.8
 
 
-@pytest.mark.parametrize("other", [{"version": "bank-2"}, {"encoder": SimpleNamespace(id="encoder-1+adapter")}])
+@pytest.mark.parametrize(
+    "other", [{"version": "bank-2"}, {"encoder": SimpleNamespace(id="encoder-1+adapter", runtime="numpy")}]
+)
 def test_a_fit_of_another_bank_or_encoder_is_never_used(tmp_path: Path, other: dict[str, Any]) -> None:
     save_fit(FIT, tmp_path / "mine.json")
     for choice, status in (("shadow", "stale_in_shadow"), ("shipped", "stale_shipped")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,6 +25,11 @@ Precision = Literal["f32", "bf16"]
 LEAST_COSINE: Final = 0.999
 """How near bf16 must stay to float32 for both to count as one encoder."""
 
+LEAST_ALIKE: Final = 0.9999
+"""How near a packed text must stay to itself, whatever is packed with it."""
+
+_LOGGER: Final = logging.getLogger(__name__)
+
 _MOST_TOKENS: Final = {"cuda": 131_072, "cpu": 16_384}
 """Tokens in one pass: enough to fill a GPU, and under 1 GB of it."""
 
@@ -44,9 +50,9 @@ class TorchEncoder:
     ``device`` is ``cuda`` or ``cpu``. The model's layers run in ``precision``, by default bf16 on a GPU that has it, as
     long as a few probe texts keep a cosine of ``LEAST_COSINE`` with float32, and float32 otherwise; pooling and all
     that follows is always float32. With ``packed`` a GPU packs the texts of a model whose layers are BERT's (see
-    ``encoder_packed``) if that passes the same probes; it has not run on a GPU yet, so it must be asked for. Otherwise
-    texts are padded and masked; in float32 padding moves a vector by less than 1e-5. Safe to call from several threads
-    (torch queues the work).
+    ``encoder_packed``) if the probes come out the same, and ``runtime`` says so; it has not run on a GPU yet, so it
+    must be asked for. Otherwise texts are padded and masked; in float32 padding moves a vector by less than 1e-5. Safe
+    to call from several threads (torch queues the work).
 
     Raises ``EncoderUnavailable`` when torch or the model is missing, ``EncoderMismatch`` for other weights.
     """
@@ -131,29 +137,41 @@ class TorchEncoder:
     def _packed_if_near(self) -> PackedEncoder | None:
         try:
             packed = packed_encoder(self._torch, self._model, self._head, self._frame, self._features, self._device)
-            if packed is not None and self._is_near(packed.encode, packed.passes):
+            if packed is not None and self._is_near(packed.encode, packed.passes, alike=LEAST_ALIKE):
                 return packed
-        except Exception:  # noqa: BLE001  # whatever this GPU or this torch lacks for it: padded texts need none of it
-            return None
+            why = "other vectors come out" if packed is not None else "its layers are not BERT's"
+        except Exception as error:  # noqa: BLE001  # whatever this GPU or this torch lacks: padding needs none of it
+            why = repr(error)
+        _LOGGER.warning("texts are padded, as %s cannot be packed here: %s", self.id, why)
         return None
 
     def _is_near(
-        self, encode: Callable[[Sequence[Sequence[int]]], NDArray[np.float32]], passes: Sequence[int] = ()
+        self,
+        encode: Callable[[Sequence[Sequence[int]]], NDArray[np.float32]],
+        passes: Sequence[int] = (),
+        *,
+        alike: float = -1.0,
     ) -> bool:
         """Whether probes keep ``LEAST_COSINE`` with float32: one by one, together, and in ``passes`` of so many
-        tokens."""
+        tokens; and ``alike`` with what they are one by one."""
         probes = [self.tokenize(text).ids[: self._tokeniser.room] for text in _PROBES]
         exact = self._encode(self._model, probes)
         tokens = int(lengths_of(probes, self._frame).sum())
-        found = [np.vstack([encode([ids]) for ids in probes])]
-        found += [encode(probes * times) for times in [1, *(most // tokens for most in passes if most > tokens)]]
-        made = np.concatenate(found)
+        alone = np.vstack([encode([ids]) for ids in probes])
+        found = [encode(probes * times) for times in [1, *(most // tokens for most in passes if most > tokens)]]
+        made = np.concatenate([alone, *found])
         if made.shape[1] != exact.shape[1]:
             return False
-        wanted = np.tile(exact, (len(made) // len(exact), 1))
-        # Features are several unit vectors in a row.
-        near = np.einsum("nd,nd->n", wanted, made) / np.einsum("nd,nd->n", wanted, wanted)
-        return bool(near.min() >= LEAST_COSINE)
+        times = len(made) // len(exact)
+        near = _cosines(np.tile(exact, (times, 1)), made).min() >= LEAST_COSINE
+        return bool(near and _cosines(np.tile(alone, (times, 1)), made).min() >= alike)
+
+
+def _cosines(ones: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Features are several unit vectors in a row.
+    lengths = np.linalg.norm(ones, axis=1) * np.linalg.norm(others, axis=1)
+    cosines: NDArray[np.float32] = np.einsum("nd,nd->n", ones, others) / lengths
+    return cosines
 
 
 def _in_bf16(model: Any) -> Any:

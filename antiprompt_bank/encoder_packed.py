@@ -50,9 +50,10 @@ _WARM_UPS: Final = 2
 class PackedEncoder:
     """Unit vectors, or features, of token ids, from the layers of a sentence-transformers model.
 
-    ``kind`` is the type that the layers run in, by default bf16, the only one for a GPU's attention; pooling and all
-    that follows is float32. ``adapter`` and ``features`` say what comes behind the layers, as in ``encoder_head``. Safe
-    to call from several threads: each batch is queued whole, on one stream of the GPU, and only its own caller waits.
+    ``kind`` is the type that the layers run in, by default bf16 on a GPU (whose attention takes no other) and float32
+    on a CPU; pooling and all that follows is float32. ``adapter`` and ``features`` say what comes behind the layers, as
+    in ``encoder_head``. Safe to call from several threads: each batch is queued whole, on one stream of the GPU, and
+    only its own caller waits.
     """
 
     def __init__(
@@ -75,7 +76,11 @@ class PackedEncoder:
         self._frame = frame
         attention = (attention_on_gpu(torch) if device == "cuda" else None) or attention_in_torch(torch)
         self._bert = PackedBert(
-            torch, model, kind or torch.bfloat16, attention=attention, add_norm=add_norm_for(torch, device)
+            torch,
+            model,
+            kind or (torch.bfloat16 if device == "cuda" else torch.float32),
+            attention=attention,
+            add_norm=add_norm_for(torch, device),
         )
         self._stream = torch.cuda.Stream() if device == "cuda" else None
         if self._stream is not None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from antiprompt_bank import Antiprompt, Bank, Label, build_bank
 from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
+from antiprompt_bank.encoder_cuda import TorchEncoder
 from antiprompt_bank.index import Index, SearchDevice, device_beside
 from antiprompt_bank.index_faiss import FlatIndex
 from antiprompt_bank.model_files import DEFAULT_MODEL, default_id
@@ -182,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with step(console, "start"):
         name = default_id() if chosen.model == DEFAULT_MODEL else Path(chosen.model).name
         folder = export_encoder((chosen.data or DATA) / "encoders" / name.replace(":", "-"), chosen.model)
-        run = Screening(open_encoder(folder, device=chosen.device), sizes)
+        encoder = TorchEncoder(folder, device="cuda", packed=True) if chosen.packed else None
+        run = Screening(encoder or open_encoder(folder, device=chosen.device), sizes)
     figures: list[Speed] = []
     parts: dict[str, Callable[[], Iterator[Speed]]] = {"new text": run.new_text, "encoder": run.encoding}
     for rows in sizes.rows:
@@ -224,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.screening", description=__doc__)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a sentence-transformers model (%(default)s)")
+    parser.add_argument("--packed", action="store_true", help="on a GPU: texts packed, small batches recorded")
     parser.add_argument("--quick", action="store_true", help="measure little, to see whether all works")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each load lasts (3)")
     parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="banks of these sizes (1000 to 1000000)")

@@ -66,12 +66,17 @@ router = APIRouter(responses=ERRORS)
 async def hold(request: Request, idempotency_key: Annotated[str | None, Header(max_length=200)] = None) -> Response:
     """Screen content before it is published. Whatever policy would not simply allow is held for a person.
 
-    The same text of a tenant is one hold: where a person has decided about it, that stands.
+    The same text of a tenant is one hold: where a person has decided about it, that stands. Whom policy has suspended
+    or slowed down may not write here either.
     """
     parts = parts_of(request)
     principal = await parts.proxy.admit(request)
     raw = await read_body(request, parts.settings.limits)
     asked = validated(HoldRequest, parse_object(raw, parts.settings.limits.max_json_depth))
+    end_user = parts.redis.end_user_digest(asked.end_user) if asked.end_user else None
+    rules = parts.policies.current.for_tenant(principal.policy or principal.tenant).strikes
+    conduct = await parts.end_users.conduct(tenant=principal.tenant, end_user=end_user, rules=rules)
+    await parts.end_users.admit(conduct, tenant=principal.tenant, end_user=end_user, rules=rules, param="end_user")
     judgement = await _judged(parts, principal, asked.text)
     decision = judgement.decision
     if decision.action is Action.ALLOW:
@@ -86,7 +91,7 @@ async def hold(request: Request, idempotency_key: Annotated[str | None, Header(m
         hazard=decision.hazard,
         risk=decision.risk,
         bank_version=bank.version if bank is not None else None,
-        end_user=parts.redis.end_user_digest(asked.end_user) if asked.end_user else None,
+        end_user=end_user,
         exemplar=None if decision.finding is None else behind(judgement.scores[decision.finding], decision.hazard),
         awaited=parts.webhooks.configured,
     )

@@ -20,6 +20,7 @@ from gateway.calibration import Status, calibration_for
 from gateway.cases import CaseStore
 from gateway.chosen_bank import load_version, remote_versions, versions_folder
 from gateway.client_keys import ClientKeyStore
+from gateway.conduct import EndUsers
 from gateway.exemplar_hits import ExemplarHits
 from gateway.flags import FlagStore
 from gateway.history import TenantHistory
@@ -91,6 +92,7 @@ class Parts:
     authenticator: Authenticator
     quotas: Quotas
     strikes: StrikeStore
+    end_users: EndUsers
     webhooks: HoldWebhooks
     hits: ExemplarHits
     policies: PolicyStore
@@ -158,11 +160,12 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
     bookkeeper = Bookkeeper(cases, flags, history, quotas, strikes, hits, metrics)
     upstream = Upstream(http, base_url, settings.upstream.api_key, trace_context=settings.tracing.to_upstream)
     replies = Replies(settings, upstream, judge, screener, history, bookkeeper, metrics)
+    end_users = EndUsers(strikes, quotas)
     proxy = Proxy(
         settings,
         authenticator,
         quotas,
-        strikes,
+        end_users,
         policies,
         screener,
         judge,
@@ -191,6 +194,7 @@ def build(settings: Settings, metrics: Metrics, base_url: str) -> Parts:
         authenticator=authenticator,
         quotas=quotas,
         strikes=strikes,
+        end_users=end_users,
         hits=hits,
         webhooks=HoldWebhooks(redis, settings.holds, metrics),
         policies=policies,

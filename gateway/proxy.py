@@ -19,6 +19,7 @@ from starlette.responses import Response
 from gateway.answers import blocked, refuse, safe_answer
 from gateway.auth import Authenticator, Principal
 from gateway.bookkeeping import Bookkeeper
+from gateway.conduct import EndUsers
 from gateway.conversation import PLACEHOLDER, Conversation
 from gateway.corrections import guard_instruction, redacted
 from gateway.errors import (
@@ -28,7 +29,6 @@ from gateway.errors import (
     GatewayError,
     NotFound,
     StateUnavailable,
-    Suspended,
     TooLarge,
     Unscreenable,
 )
@@ -44,7 +44,6 @@ from gateway.replies import Replies
 from gateway.request_body import read_body, read_json
 from gateway.screening import Screener
 from gateway.settings import Settings
-from gateway.strikes import Standing, StrikeStore
 from gateway.telemetry import Metrics
 from gateway.tracing import current, step
 from gateway.upstream import Call
@@ -60,7 +59,7 @@ class Proxy:
         settings: Settings,
         authenticator: Authenticator,
         quotas: Quotas,
-        strikes: StrikeStore,
+        end_users: EndUsers,
         policies: PolicyStore,
         screener: Screener,
         judge: Judge,
@@ -73,7 +72,7 @@ class Proxy:
         self._settings = settings
         self._authenticator = authenticator
         self._quotas = quotas
-        self._strikes = strikes
+        self._end_users = end_users
         self._policies = policies
         self._screener = screener
         self._judge = judge
@@ -176,25 +175,11 @@ class Proxy:
         return await self._answered(exchange, self._request_call(request, exchange, body))
 
     async def _admit_end_user(self, exchange: Exchange) -> None:
-        """Refuse, or slow down, whom policy has blocked too often. Nobody is while Redis cannot tell."""
-        rules, end_user = exchange.policy.strikes, exchange.end_user
-        if end_user is None or not rules.follows:
-            return
-        try:
-            conduct = await self._strikes.conduct(tenant=exchange.tenant, end_user=end_user, rules=rules)
-        except StateUnavailable:
-            return
+        """Refuse, or slow down, whom policy has blocked too often."""
+        tenant, end_user, rules = exchange.tenant, exchange.end_user, exchange.policy.strikes
+        conduct = await self._end_users.conduct(tenant=tenant, end_user=end_user, rules=rules)
         exchange.standing = conduct.standing
-        if conduct.standing is Standing.SUSPENDED:
-            raise Suspended(
-                "this end user is suspended for a while, because the safety policy had to block them too often",
-                param="safety_identifier",
-                retry_after_s=conduct.left_s,
-            )
-        if conduct.standing is Standing.SLOWED:
-            await self._quotas.take_as_slowed(
-                tenant=exchange.tenant, end_user=end_user, requests_per_minute=rules.slow_requests_per_minute
-            )
+        await self._end_users.admit(conduct, tenant=tenant, end_user=end_user, rules=rules, param="safety_identifier")
 
     async def _check(self, exchange: Exchange) -> None:
         """Refuse what this caller may not ask for, or what cannot be screened."""

@@ -147,3 +147,18 @@ async def test_without_redis_nobody_is_suspended_and_everything_is_still_screene
 
 
 _CALL: Final = {"id": "call_1", "type": "function", "function": {"name": "read", "arguments": "{}"}}
+
+
+async def test_who_is_suspended_may_not_publish_either(callers: Callers, state: State) -> None:
+    caller = await callers("striking")
+
+    async def publish(end_user: str) -> httpx2.Response:
+        return await caller.http.post("/holds", json={"text": GOOD_REQUEST, "end_user": end_user})
+
+    assert (await publish("ann")).json() == {"id": None, "state": "allowed"}
+    for number in range(4):
+        await struck(state, caller, f"case_{number}")
+    refused = await publish("ann")
+    assert_told(refused, 403, "account_suspended")
+    assert refused.json()["error"]["param"] == "end_user"
+    assert (await publish("bob")).json()["state"] == "allowed"

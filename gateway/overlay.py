@@ -174,7 +174,9 @@ class Overlay:
         """Lay the entries over the base and put that into the screener; in words, why the last good bank stays."""
         assert self._layers is not None
         now_s = time.time()
-        records = [entry.record_at(now_s, self._name) for entry in told.entries]
+        held_below = self._layers.base.has
+        laid = [entry for entry in told.entries if not entry.edits or held_below(entry.id)]
+        records = [entry.record_at(now_s, self._name) for entry in laid]
         self._position, self._applied = told.position, False
         try:
             bank = await asyncio.to_thread(self._layers.with_records, records)
@@ -185,9 +187,9 @@ class Overlay:
             self._retry_s = now_s + RETRY_S
             return f"the bank's entries cannot be used: {error}"
         self._applied = True
-        self._due_s = min((e.disabled_until for e in told.entries if e.disabled_until > now_s), default=0.0)
+        self._due_s = min((e.disabled_until for e in laid if e.disabled_until > now_s), default=0.0)
         self._reported_s = 0.0  # say so now
-        logger().info("bank in force", bank=bank.version, base=self._layers.base.version, entries=len(told.entries))
+        logger().info("bank in force", bank=bank.version, base=self._layers.base.version, entries=len(laid))
         return None
 
     async def _ask(self) -> _Told:

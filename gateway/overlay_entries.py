@@ -62,8 +62,11 @@ class EntryStore:
         disabled_until: float | None = None,
         canary: float | None = None,
         note: str = "",
+        of_version: bool = True,
     ) -> BankEntry:
         """Change what a person may change of an exemplar, be it an entry or of the version below; None stays.
+
+        A record that is no entry yet is taken to be of a version, unless ``of_version`` says that it is new.
 
         ``hazard`` and ``kind`` may be "" for none, ``expires_at`` is ISO 8601 with a zone ("" for never) and
         ``disabled_until`` UTC seconds (0: not at all). What changed stands in the audit log, so that it can be changed
@@ -77,7 +80,7 @@ class EntryStore:
         wanted = {"state": state, "hazard": hazard, "severity": severity, "kind": kind, "expires_at": expires_at}
 
         def edit(held: BankEntry | None) -> BankEntry:
-            entry = held or BankEntry(record=record, by=by)
+            entry = held or BankEntry(record=record, by=by, edits=of_version)
             if entry.awaits_second and state is State.LIVE:
                 raise Conflict("a second person makes this entry live")
             changed = _edited(entry.record, wanted)

@@ -21,6 +21,10 @@ class BankEntry:
     entry out of decisions until then. ``canary`` in (0, 1] is the share of gateways on which it decides; the others
     keep it in shadow. ``flag_id`` and ``review_id`` say what it comes from, ``changed_at`` (UTC seconds) when it was
     changed last, and ``why`` what the influence report said, in words without text.
+
+    ``edits`` marks a change to an exemplar that came with a version: it is laid over the versions that hold the
+    exemplar, and adds it to no other. So a roll-back undoes what the newer version brought, edits of it included;
+    what people added or decided about exemplars of both versions stays, until they undo it.
     """
 
     record: Antiprompt
@@ -33,6 +37,7 @@ class BankEntry:
     canary: float = 1.0
     changed_at: float = 0.0
     why: str = ""
+    edits: bool = False
 
     @property
     def id(self) -> str:
@@ -60,6 +65,7 @@ class BankEntry:
                 "canary": self.canary,
                 "changed_at": self.changed_at,
                 "why": self.why,
+                "edits": self.edits,
             }
         ).decode()
 

@@ -22,7 +22,8 @@ def with_entries(base: Sequence[Antiprompt], entries: Sequence[BankEntry]) -> li
     """The records of a version with the entries compacted into it, in an order that depends on nothing else.
 
     An entry takes the place of the version's own record. One that is retired and was in no version is left out; one
-    that waits for a second person, in shadow, stays an entry only: a version holds nothing that nobody stands for.
+    that waits for a second person, in shadow, stays an entry only: a version holds nothing that nobody stands for. One
+    that edits an exemplar of another version adds nothing.
     """
     changed = {entry.id: entry for entry in entries}
     kept = [changed[record.id].record if record.id in changed else record for record in base]
@@ -30,7 +31,10 @@ def with_entries(base: Sequence[Antiprompt], entries: Sequence[BankEntry]) -> li
     new = [
         entry.record
         for entry in sorted(entries, key=lambda entry: entry.id)
-        if entry.id not in known and not entry.awaits_second and entry.record.state in (State.LIVE, State.SHADOW)
+        if entry.id not in known
+        and not entry.edits
+        and not entry.awaits_second
+        and entry.record.state in (State.LIVE, State.SHADOW)
     ]
     return [*kept, *new]
 

@@ -50,7 +50,8 @@ async def propose(redis: RedisClient, prompts: Sequence[Chosen], *, by: str) -> 
         try:
             await entries.get(record.id)
         except NotFound:
-            await entries.change(record, by=by, state=State.QUARANTINE, note="an inoculation prompt is a trigger")
+            note = "an inoculation prompt is a trigger"
+            await entries.change(record, by=by, state=State.QUARANTINE, note=note, of_version=False)
             new.append(record.id)
         else:
             known.append(record.id)

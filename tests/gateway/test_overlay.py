@@ -214,6 +214,27 @@ async def test_publishing_and_rolling_back_reach_every_gateway_and_entries_stay(
     await all_find(followers, NEW)
 
 
+async def test_rolling_back_takes_what_was_edited_of_the_newer_version_with_it(
+    followers: tuple[Follower, Follower], redis: RedisClient, folder: Folder
+) -> None:
+    """An edit is laid over versions that hold the exemplar; it does not bring it into one that never had it."""
+    newer, entries, versions = exemplar("paint me a swallow"), EntryStore(redis), followers[0].versions
+    second = folder.add(exemplar(HARMFUL), newer, exemplar(BENIGN, Label.BENIGN), minute=1, parent=folder.first)
+    await versions.publish(second, by="ada", note="better")
+    await all_find(followers, newer.text)
+    await entries.change(newer, by="ada", severity=4)
+    await entries.change(exemplar(HARMFUL), by="ada", severity=4)
+    await all_find(followers, newer.text)
+    await versions.rollback(by="ada", note="worse")
+    await none_finds(followers, newer.text)
+    for follower in followers:
+        assert follower.screener.in_force.record(exemplar(HARMFUL).id).severity == 4  # both versions hold that one
+    await versions.publish(second, by="ada", note="better after all")
+    await all_find(followers, newer.text)
+    for follower in followers:
+        assert follower.screener.in_force.record(newer.id).severity == 4
+
+
 async def test_a_version_that_is_not_here_leaves_the_last_good_one_and_says_so(
     followers: tuple[Follower, Follower], redis: RedisClient, folder: Folder
 ) -> None:
@@ -231,7 +252,7 @@ async def test_a_version_that_is_not_here_leaves_the_last_good_one_and_says_so(
 
     await until(told)
     await all_find(followers, "paint me a swallow")
-    await EntryStore(redis).change(exemplar(NEW), by="ada")
+    await EntryStore(redis).change(exemplar(NEW), by="ada", of_version=False)
     await all_find(followers, NEW)  # entries still come
     with redis.guard() as connection:
         await connection.set(BANK_CURRENT(), line)

@@ -49,16 +49,16 @@ class TorchEncoder:
     ``folder`` is an exported folder; its card says which model to load, and the weights' hash must be the card's.
     ``device`` is ``cuda`` or ``cpu``. The model's layers run in ``precision``, by default bf16 on a GPU that has it, as
     long as a few probe texts keep a cosine of ``LEAST_COSINE`` with float32, and float32 otherwise; pooling and all
-    that follows is always float32. With ``packed`` a GPU packs the texts of a model whose layers are BERT's (see
-    ``encoder_packed``) if the probes come out the same, and ``runtime`` says so; it has not run on a GPU yet, so it
-    must be asked for. Otherwise texts are padded and masked; in float32 padding moves a vector by less than 1e-5. Safe
-    to call from several threads (torch queues the work).
+    that follows is always float32. A GPU packs the texts of a model whose layers are BERT's (see ``encoder_packed``)
+    if the probes come out the same, and ``runtime`` says so; otherwise, and without ``packed``, texts are padded and
+    masked; in float32 padding moves a vector by less than 1e-5. Safe to call from several threads (torch queues the
+    work).
 
     Raises ``EncoderUnavailable`` when torch or the model is missing, ``EncoderMismatch`` for other weights.
     """
 
     def __init__(
-        self, folder: Path, *, device: str, threads: int = 1, precision: Precision | None = None, packed: bool = False
+        self, folder: Path, *, device: str, threads: int = 1, precision: Precision | None = None, packed: bool = True
     ) -> None:
         card = EncoderCard.read(folder)
         self.id = card.id

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ _GROUPS: Final = (16, 32, 64, 128, 256)
 """Columns of a group, the most where rows are many: the ``count`` best of all are in the ``count`` groups whose best
 are best."""
 
+_WARM_UPS: Final = 2
 _STEP: Final = 8
 """Columns are padded to a multiple of this: rows that start at an odd address are read at half the speed."""
 
@@ -27,16 +30,21 @@ class TorchIndex:
 
     Blocks of rows one after another, so that memory stays bounded whatever the bank's size; the best of each block
     join those of the blocks before. Safe to call from several threads: on a GPU what they ask is queued on a stream of
-    its own, ahead of an encoder's long passes.
+    its own, ahead of an encoder's long passes. There the search for one window alone, the most common, is recorded by
+    ``recorder`` the first time and then done again as a whole: Python takes longer to queue its dozen kernels than the
+    GPU to run them.
 
     Raises ``BankError`` when torch is not installed.
     """
 
-    def __init__(self, vectors: NDArray[np.float32], *, device: str) -> None:
+    def __init__(self, vectors: NDArray[np.float32], *, device: str, recorder: Recorder | None = None) -> None:
         self._torch = _torch()
         self._device = device
         self._vectors = self._torch.from_numpy(_widened(vectors)).to(device)
         self._stream = self._torch.cuda.Stream(priority=-1) if device == "cuda" else None
+        self._recorder = recorder or (RecordedSearch if device == "cuda" else None)
+        self._recorded: dict[int, Recorded | None] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return int(self._vectors.shape[0])
@@ -51,6 +59,14 @@ class TorchIndex:
         found = min(count, len(self))
         if not found:
             return similarity, row
+        if len(queries) == 1 and self._recorder is not None and self._lock.acquire(blocking=False):
+            try:
+                alone = self._alone(found)
+                if alone is not None:
+                    similarity[0, :found], row[0, :found] = alone.played(queries[0])
+                    return similarity, row
+            finally:
+                self._lock.release()
         with self._torch.inference_mode(), self._queue():
             asked = self._asked(queries)
             for start in range(0, len(queries), _MOST_QUERIES):
@@ -59,6 +75,17 @@ class TorchIndex:
                 similarity[some, :found] = best
                 row[some, :found] = at
         return similarity, row
+
+    def _alone(self, count: int) -> Recorded | None:
+        if count not in self._recorded and self._recorder is not None:
+            width = int(self._vectors.shape[1])
+            try:
+                self._recorded[count] = self._recorder(
+                    self._torch, width, lambda asked: self._nearest(asked, count), self._stream
+                )
+            except RuntimeError:  # queued kernel by kernel, then
+                self._recorded[count] = None
+        return self._recorded[count]
 
     def _queue(self) -> AbstractContextManager[Any]:
         if self._stream is None:
@@ -123,6 +150,50 @@ class TorchIndex:
             column = torch.cat([column, rest], dim=1)
         best, place = torch.topk(scores.gather(1, column), count, dim=1)
         return best, column.gather(1, place)
+
+
+class Recorded(Protocol):
+    """The search for one query, ready to be done again at once. For one thread at a time."""
+
+    def played(self, query: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """``(count,)`` similarities and rows nearest to a ``(d,)`` query, best first."""
+
+
+Recorder = Callable[[Any, int, Callable[[Any], tuple[Any, Any]], Any], Recorded]
+"""Torch, the width of a stored row, the search on a tensor ``(1, width)``, the stream."""
+
+
+class RecordedSearch:
+    """A CUDA graph, copies from and to the CPU included."""
+
+    def __init__(self, torch: Any, width: int, work: Callable[[Any], tuple[Any, Any]], stream: Any) -> None:
+        self._torch = torch
+        self._stream = stream
+        self._held = torch.zeros(1, width, dtype=torch.float32, pin_memory=True)
+        self._query = self._held.numpy()[0]
+        self._graph = torch.cuda.CUDAGraph()
+        self._done = torch.cuda.Event()
+        asked = torch.zeros(1, width, dtype=torch.float32, device="cuda")
+        with torch.inference_mode():
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UPS):
+                    best, at = work(asked)
+            stream.synchronize()
+            self._best, self._at = (torch.empty(made.shape, dtype=made.dtype, pin_memory=True) for made in (best, at))
+            # Other threads may use the GPU meanwhile: a bank is loaded while another one serves.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                asked.copy_(self._held, non_blocking=True)
+                best, at = work(asked)
+                self._best.copy_(best, non_blocking=True)
+                self._at.copy_(at, non_blocking=True)
+
+    def played(self, query: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self._query[: len(query)] = query
+        with self._torch.cuda.stream(self._stream):
+            self._graph.replay()
+            self._done.record()
+        self._done.synchronize()
+        return self._best.numpy()[0], self._at.numpy()[0]
 
 
 def _group(columns: int, count: int) -> int:

@@ -89,7 +89,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_texts_are_packed_where_that_gives_the_same_vectors(
     encoder: Encoder, wide: TorchEncoder, inputs: list[list[int]]
 ) -> None:
-    packed = TorchEncoder(encoder.folder, device="cpu", packed=True)
+    packed = TorchEncoder(encoder.folder, device="cpu")
     assert packed.runtime == "torch-cpu-bf16-packed"
     assert cosines(packed.encode(inputs), wide.encode(inputs)).min() >= LEAST_COSINE
     assert packed.encode([]).shape == (0, packed.dimensions)
@@ -119,7 +119,7 @@ def test_texts_are_padded_where_packing_does_not_give_the_same(
         return made[::-1] if fault == "is off in large batches" and len(ids) > 20 else made
 
     monkeypatch.setattr(PackedEncoder, "encode", faulty)
-    padded = TorchEncoder(encoder.folder, device="cpu", packed=True)
+    padded = TorchEncoder(encoder.folder, device="cpu")
     assert padded.runtime == "torch-cpu-bf16"
     assert "texts are padded" in caplog.text
     assert cosines(padded.encode(inputs), wide.encode(inputs)).min() >= LEAST_COSINE

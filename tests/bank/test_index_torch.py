@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +54,47 @@ def test_any_number_of_rows_and_queries_has_its_shape(rows: int, queries: int, c
     assert similarity.shape == row.shape == (queries, count)
     assert (similarity.dtype, row.dtype) == (np.float32, np.int64)
     assert ((row >= 0).sum(axis=1) == min(count, rows)).all()
+
+
+class Played:
+    """What a GPU records, on a CPU: the same work on the same memory, each time."""
+
+    made = 0
+
+    def __init__(self, torch: Any, width: int, work: Callable[[Any], tuple[Any, Any]], stream: object) -> None:
+        assert stream is None
+        type(self).made += 1
+        self._asked, self._work = torch.zeros(1, width), work
+
+    def played(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._asked.numpy()[0, : len(query)] = query
+        best, at = self._work(self._asked)
+        return best[0].numpy(), at[0].numpy()
+
+
+def test_one_query_alone_is_recorded_once_and_finds_the_same() -> None:
+    clusters = Clusters(1000, 33)
+    stored, queries = clusters.vectors(), clusters.others(20)
+    Played.made = 0
+    recorded, plain = TorchIndex(stored, device="cpu", recorder=Played), TorchIndex(stored, device="cpu")
+    for at in range(20):
+        for count in (3, 8):
+            found, expected = (index.search(queries[at : at + 1], count) for index in (recorded, plain))
+            np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-5)
+            np.testing.assert_array_equal(found[1], expected[1])
+    assert Played.made == 2
+    recorded.search(queries, 5)
+    assert Played.made == 2
+
+
+def test_where_nothing_can_be_recorded_it_is_searched_all_the_same() -> None:
+    def cannot(*_: object) -> Played:
+        raise RuntimeError("no graphs here")
+
+    stored = Clusters(100, 32).vectors()
+    similarity, row = TorchIndex(stored, device="cpu", recorder=cannot).search(stored[7:8], 2)
+    assert row[0, 0] == 7
+    assert similarity[0, 0] == pytest.approx(1, abs=1e-5)
 
 
 def test_without_torch_the_message_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

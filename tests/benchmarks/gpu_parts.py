@@ -2,7 +2,7 @@
 
 For whoever tunes the encoder and the search: whether packed texts agree with padded ones, and the milliseconds of each
 part apart. Prints line by line and begins no section after ``--seconds``, so that a run cut short loses nothing.
-``screening --packed`` measures the whole.
+``screening`` measures the whole.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Parts:
         self.start_s = time.perf_counter()
         exported = export_encoder(folder / "plain", model)
         self.exact = TorchEncoder(exported, device="cuda", precision="f32")
-        self.padded = TorchEncoder(exported, device="cuda")
+        self.padded = TorchEncoder(exported, device="cuda", packed=False)
         start_s = time.perf_counter()
-        self.packed = TorchEncoder(exported, device="cuda", packed=True)
+        self.packed = TorchEncoder(exported, device="cuda")
         self.say("opened in s", time.perf_counter() - start_s, self.padded.runtime, self.packed.runtime)
         texts = (self.exact.tokenize(one_window(number)).ids for number in range(4096))
         self.inputs = [[*ids, *ids][: _TOKENS - 2] for ids in texts]
@@ -180,7 +180,7 @@ class Parts:
     def adapted(self) -> None:
         exported = export_encoder(self.folder / "adapted", self.model, adapter=SHIPPED)
         exact = TorchEncoder(exported, device="cuda", precision="f32").encode(self.inputs[:512])
-        packed = TorchEncoder(exported, device="cuda", packed=True)
+        packed = TorchEncoder(exported, device="cuda")
         near = float((packed.encode(self.inputs[:512]) * exact).sum(axis=1).min())
         took = [self.wall_ms(partial(packed.encode, self.inputs[:count])) for count in (100, 2048)]
         self.say(packed.runtime, "least cosine with float32", near, "ms of 100 and 2,048 windows", *took)

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with step(console, "start"):
         name = default_id() if chosen.model == DEFAULT_MODEL else Path(chosen.model).name
         folder = export_encoder((chosen.data or DATA) / "encoders" / name.replace(":", "-"), chosen.model)
-        encoder = TorchEncoder(folder, device="cuda", packed=True) if chosen.packed else None
+        encoder = TorchEncoder(folder, device="cuda", packed=False) if chosen.padded else None
         run = Screening(encoder or open_encoder(folder, device=chosen.device), sizes)
     figures: list[Speed] = []
     parts: dict[str, Callable[[], Iterator[Speed]]] = {"new text": run.new_text, "encoder": run.encoding}
@@ -226,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.screening", description=__doc__)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a sentence-transformers model (%(default)s)")
-    parser.add_argument("--packed", action="store_true", help="on a GPU: texts packed, small batches recorded")
+    parser.add_argument("--padded", action="store_true", help="on a GPU: texts padded, none packed")
     parser.add_argument("--quick", action="store_true", help="measure little, to see whether all works")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long each load lasts (3)")
     parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="banks of these sizes (1000 to 1000000)")

@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test bench bench-review bench-screening experiments image image-lint chart format clean help
+.PHONY: serve test bench bench-review bench-screening seed-vectors experiments image image-lint chart format clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ bench-review: $(VENV)/test.stamp  ## measure the dashboard alone, with 100,000 f
 
 bench-screening: $(VENV)/test.stamp  ## measure encoder and search alone (ARGS="--device cuda")
 	$(BIN)/python -m tests.benchmarks.screening $(ARGS)
+
+seed-vectors: $(VENV)/serve.stamp  ## encode the seed anew after it or the shipped adapter changed (minutes)
+	$(BIN)/python -m antiprompt_bank.seeding
 
 experiments: $(VENV)/serve.stamp  ## repeat the experiments of gateway/alignment/RESULTS.md (minutes on two cores)
 	$(BIN)/python -m gateway.alignment.experiments --to gateway/alignment/results $(ARGS)

@@ -7,7 +7,9 @@ them turn these into the unit vector that a bank stores and compares. It costs n
 minutes on a CPU since the encoder itself runs once only (``training``), and is one file of at most 4 MB.
 
     adapter.safetensors   first.weight (h, 8 d), first.bias (h,), second.weight (o, h), second.bias (o,) as float16;
-                          leaning.request and leaning.response (o + 1,) as float32, see ``AdapterCard``
+                          leaning.request and leaning.response (o + 1,) as float32, see ``leaning``;
+                          wording.request and wording.response (2 ^ 17,) as int8, and for each its scale and bias (2,)
+                          as float32 under ``.scale``; an adapter of before has none
     adapter.json          the card
 """
 
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch
+from antiprompt_bank.leaning import BUCKETS, Leaning
 from antiprompt_bank.model_files import file_sha256
 
 WEIGHTS: Final = "adapter.safetensors"
@@ -40,7 +43,7 @@ MAXIMA: Final = (-1, -3)
 BLOCKS: Final = LAYERS + len(MAXIMA)
 
 _MATRICES: Final = ("first.weight", "first.bias", "second.weight", "second.bias")
-_LEANINGS: Final = {"request": "leaning.request", "response": "leaning.response"}
+_SIDES: Final = ("request", "response")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +64,17 @@ class AdapterCard:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An adapter read from its folder: card, matrices, and for each side a direction ``(d + 1,)``, bias last.
+    """An adapter read from its folder.
 
-    The direction is that of a linear classifier trained together with the vectors: ``leaning @ vector + bias`` is how
-    much a text leans to harm when it is near to nothing that the bank knows.
+    ``leaning`` has for each side the classifiers that were trained with it: how much a text leans to harm when it is
+    near to nothing that the bank knows.
     """
 
     folder: Path
     sha256: str
     card: AdapterCard
     matrices: Mapping[str, NDArray[np.float16]]
-    leaning: Mapping[str, NDArray[np.float32]]
+    leaning: Mapping[str, Leaning]
 
     @classmethod
     def read(cls, folder: Path) -> Adapter:
@@ -83,7 +86,9 @@ class Adapter:
             card = AdapterCard(**json.loads((folder / CARD).read_text(encoding="utf-8")))
             found = load_file(folder / WEIGHTS)
             matrices = {name: found[name] for name in _MATRICES}
-            leaning = {side: found[name].astype(np.float32) for side, name in _LEANINGS.items()}
+            leaning = {
+                side: Leaning(found[f"leaning.{side}"].astype(np.float32), _wording(found, side)) for side in _SIDES
+            }
         except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise BankCorrupt(f"{folder} holds no adapter that can be read: {error!r}") from error
         made = cls(folder, file_sha256(folder / WEIGHTS), card, matrices, leaning)
@@ -98,7 +103,9 @@ class Adapter:
             "second.bias": (self.card.dimensions,),
         }
         wrong = [name for name, shape in shapes.items() if self.matrices[name].shape != shape]
-        wrong += [name for name in _LEANINGS if self.leaning[name].shape != (self.card.dimensions + 1,)]
+        for side, leaning in self.leaning.items():
+            wrong += [f"leaning.{side}"] * (leaning.direction.shape != (self.card.dimensions + 1,))
+            wrong += [f"wording.{side}"] * (leaning.wording is not None and leaning.wording.shape != (BUCKETS + 1,))
         if wrong or features % BLOCKS:
             raise BankCorrupt(f"{self.folder / WEIGHTS} does not fit together: {wrong[0] if wrong else 'first.weight'}")
 
@@ -115,8 +122,8 @@ class Adapter:
             shutil.copyfile(self.folder / name, folder / name)
 
 
-def leaning_of(folder: Path, adapter_sha256: str | None) -> Mapping[str, NDArray[np.float32]]:
-    """The directions of the adapter that lies in an exported folder; empty where its card names none.
+def leaning_of(folder: Path, adapter_sha256: str | None) -> Mapping[str, Leaning]:
+    """The classifiers of the adapter that lies in an exported folder; empty where its card names none.
 
     Raises ``BankCorrupt`` when the adapter there is another than the card's.
     """
@@ -132,14 +139,30 @@ def write_adapter(
     folder: Path,
     card: AdapterCard,
     matrices: Mapping[str, NDArray[np.float32]],
-    leaning: Mapping[str, NDArray[np.float32]],
+    leaning: Mapping[str, Leaning],
 ) -> Adapter:
-    """Write an adapter into a folder (made if need be) and read it back. Matrices are rounded to float16."""
+    """Write an adapter into a folder (made if need be) and read it back.
+
+    Matrices are rounded to float16, weights of wording to 8 bits.
+    """
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.ascontiguousarray(matrices[name], dtype=np.float16) for name in _MATRICES}
-    arrays |= {_LEANINGS[side]: np.ascontiguousarray(leaning[side], dtype=np.float32) for side in _LEANINGS}
+    for side in _SIDES:
+        arrays[f"leaning.{side}"] = np.ascontiguousarray(leaning[side].direction, dtype=np.float32)
+        wording = leaning[side].wording
+        if wording is not None:
+            scale = max(float(np.abs(wording[:-1]).max()), 1e-9) / 127
+            arrays[f"wording.{side}"] = np.rint(wording[:-1] / scale).astype(np.int8)
+            arrays[f"wording.{side}.scale"] = np.array([scale, wording[-1]], dtype=np.float32)
     save_file(arrays, folder / WEIGHTS)
     (folder / CARD).write_text(json.dumps(asdict(card), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return Adapter.read(folder)
+
+
+def _wording(found: Mapping[str, NDArray[Any]], side: str) -> NDArray[np.float32] | None:
+    if f"wording.{side}" not in found:
+        return None
+    scale, bias = found[f"wording.{side}.scale"].astype(np.float32)
+    return np.append(found[f"wording.{side}"].astype(np.float32) * scale, bias)

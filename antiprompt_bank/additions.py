@@ -31,6 +31,9 @@ REPETITION: Final = 0.88
 LEAST_RADIUS: Final = 0.9
 """The least similarity that counts as a repetition where an adapter was trained."""
 
+CONFIRMED_RADIUS: Final = 0.7
+"""The same for harm that people confirmed: its relatives are to be caught too, as far as nothing harmless is there."""
+
 RADIUS_MARGIN: Final = 0.01
 MOST_RADIUS: Final = 0.995
 
@@ -62,6 +65,12 @@ def encoded(
 
     Of a harmful document whose harmless twin is among them only what the twin has not is encoded (``telling``).
     """
+    rows, inputs = inputs_of(records, encoder, first=first)
+    return rows, vectors_of(inputs, encoder, progress=progress)
+
+
+def inputs_of(records: Sequence[Antiprompt], encoder: Encoder, *, first: int = 0) -> tuple[Rows, list[tuple[int, ...]]]:
+    """The rows of records, and the token ids that each stands for."""
     telling = Telling(records, encoder, window_tokens=WINDOW_TOKENS)
     owner: list[int] = []
     is_pair: list[bool] = []
@@ -72,6 +81,13 @@ def encoded(
         owner += [at] * (len(cut) + len(prompt))
         is_pair += [False] * len(cut) + [True] * len(prompt)
         inputs += [*(window.ids for window in cut), *prompt]
+    return Rows(np.array(owner, dtype=np.int32), np.array(is_pair, dtype=bool)), inputs
+
+
+def vectors_of(
+    inputs: Sequence[tuple[int, ...]], encoder: Encoder, *, progress: Progress | None = None
+) -> NDArray[np.float32]:
+    """``(n, dimensions)`` vectors of token ids."""
     # Each input once (answers share their prompts), and by length, so that each batch is whole groups of equal length.
     order = sorted(dict.fromkeys(inputs), key=len)
     made = np.zeros((len(order), encoder.dimensions), dtype=np.float32)
@@ -81,8 +97,7 @@ def encoded(
         if progress is not None:
             progress(start + len(batch), len(order))
     place = {ids: at for at, ids in enumerate(order)}
-    vectors = made[[place[ids] for ids in inputs]].reshape(len(inputs), encoder.dimensions)
-    return Rows(np.array(owner, dtype=np.int32), np.array(is_pair, dtype=bool)), vectors
+    return made[[place[ids] for ids in inputs]].reshape(len(inputs), encoder.dimensions)
 
 
 def added_backgrounds(
@@ -135,17 +150,22 @@ def added_radii(
     if trained:
         shelves = np.array(shelf_of(records, rows))
         harmful = np.array([records[at].harmful for at in rows.record.tolist()], dtype=bool)
-        least = np.full(len(vectors) - known, LEAST_RADIUS)
+        least = np.array([least_radius(records[at]) for at in rows.record[known:].tolist()])
         for row in range(known, len(vectors)):
             others = np.flatnonzero((shelves[:known] == shelves[row]) & (harmful[:known] != harmful[row]))
             if len(others):
                 shelf, on = shelf_of(records, rows)[row], np.array([row])
                 nearest = float((stored(shelf, on, vectors, rows) @ stored(shelf, others, vectors, rows).T).max())
-                least[row - known] = max(LEAST_RADIUS, nearest + RADIUS_MARGIN)
+                least[row - known] = max(least[row - known], nearest + RADIUS_MARGIN)
     found = np.full(len(records) - first, -1.0)
     np.maximum.at(found, rows.record[known:] - first, least)
     radius: NDArray[np.float64] = np.clip(found, -1.0, MOST_RADIUS).round(4)
     return radius
+
+
+def least_radius(record: Antiprompt) -> float:
+    """The least similarity that counts as a repetition of a record where an adapter was trained."""
+    return CONFIRMED_RADIUS if record.confirmed else LEAST_RADIUS
 
 
 def derived_version(version: str, added: Sequence[Antiprompt]) -> str:

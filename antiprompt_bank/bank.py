@@ -35,7 +35,7 @@ from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation, pai
 from antiprompt_bank.places import Place
 from antiprompt_bank.records import Antiprompt, Side
 from antiprompt_bank.remembered import Input, Remembered, Vectors
-from antiprompt_bank.scoring import HazardTable, Score, nearest, score_of, window_risks
+from antiprompt_bank.scoring import HazardTable, Radii, Score, nearest, score_of, window_risks
 from antiprompt_bank.views import views
 from antiprompt_bank.windows import Window, windows
 
@@ -114,6 +114,7 @@ class Bank:
         self._wordings = Wordings(self.records, encoder.tokenize, wordings)
         self._by_id = MappingProxyType({record.id: record for record in self.records})
         self._hazards = HazardTable.of(self.records)
+        self._radii = Radii.of(self.records, calibration.radius)
         self._lock = threading.Lock()
         self._remembered = Remembered()
         self._deciding = self._decide_at(clock())
@@ -124,6 +125,10 @@ class Bank:
     def record(self, id: str) -> Antiprompt:
         """The record with this id. Raises ``KeyError``."""
         return self._by_id[id]
+
+    def has(self, id: str) -> bool:
+        """Whether there is a record with this id, in whatever state."""
+        return id in self._by_id
 
     def score(self, texts: Sequence[str], *, side: Side, prompts: Sequence[str | None] | None = None) -> list[Score]:
         """Judge texts, each with the prompt it answers where that is known (responses only).
@@ -242,14 +247,15 @@ class Bank:
             pair = paired(vectors.of([(item.scope, item.prompt_ids or ()) for item in group for _ in item.cut]), alone)
         harmful, benign = shelves.find(situation, alone, pair)
         leaning = self.encoder.leaning.get(group[0].side)
+        said = None if leaning is None else leaning.of(alone, [window.ids for item in group for window in item.cut])
         risks = window_risks(
             harmful,
             benign,
             self.calibration.curves[situation],
             self._hazards,
             alone,
-            leaning,
-            self.calibration.radius,
+            said,
+            self._radii,
             np.array([window.is_sentence for item in group for window in item.cut], dtype=bool),
         )
         scores, first = [], 0

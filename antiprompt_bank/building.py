@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.additions import Progress, encoded
+from antiprompt_bank.additions import Progress, inputs_of, least_radius, vectors_of
 from antiprompt_bank.bank import Bank
-from antiprompt_bank.calibration import Calibration, Curve, lean
+from antiprompt_bank.calibration import Calibration, Curve
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.fitting import (
     Exemplars,
@@ -49,10 +49,8 @@ def build_bank(
     """
     moment = (created_at or datetime.now(UTC)).astimezone(UTC)
     kept = list({record.id: record for record in reversed(records)}.values())[::-1]
-    rows, vectors = encoded(kept, encoder, progress=progress)
-    made = _Material(
-        kept, rows, vectors, _families(kept), np.array([record.live_at(moment) for record in kept], dtype=bool)
-    )
+    made = _material(kept, _families(kept), encoder, moment, progress)
+    rows, vectors = made.rows, made.vectors
     on, harmful = shelf_of(kept, rows), np.array([record.harmful for record in kept], dtype=bool)[rows.record]
     unseen = _unseen(harmless, encoder, moment)
     if encoder.leaning:  # an adapter has learned to put what is unrelated apart: closeness is similarity as it is
@@ -62,7 +60,9 @@ def build_bank(
     shelves = Shelves(kept, rows, vectors, background, made.deciding)
     curves = {situation: _fit(situation, made, shelves, encoder, unseen) for situation in SITUATIONS}
     version = _version(kept, vectors, encoder.id, moment)
-    radius = radii(vectors, rows, on, harmful, background, _requests(unseen, encoder) if encoder.leaning else None)
+    harmless_rows = _requests(unseen, encoder) if encoder.leaning else None
+    least = np.array([least_radius(record) for record in kept])
+    radius = radii(vectors, rows, on, harmful, background, harmless_rows, least)
     calibration = Calibration(version, encoder.id, curves, background, radius)
     return Bank(version=version, encoder=encoder, records=kept, rows=rows, vectors=vectors, calibration=calibration)
 
@@ -73,17 +73,30 @@ class _Material:
 
     records: Sequence[Antiprompt]
     rows: Rows
+    inputs: Sequence[tuple[int, ...]]
     vectors: NDArray[np.float32]
     families: NDArray[np.int64]
     deciding: NDArray[np.bool_]
 
 
+def _material(
+    records: Sequence[Antiprompt],
+    families: NDArray[np.int64],
+    encoder: Encoder,
+    moment: datetime,
+    progress: Progress | None = None,
+) -> _Material:
+    rows, inputs = inputs_of(records, encoder)
+    vectors = vectors_of(inputs, encoder, progress=progress)
+    deciding = np.array([record.live_at(moment) for record in records], dtype=bool)
+    return _Material(records, rows, inputs, vectors, families, deciding)
+
+
 def _unseen(harmless: Sequence[Antiprompt], encoder: Encoder, moment: datetime) -> _Material | None:
     if not harmless or not encoder.leaning:
         return None
-    rows, vectors = encoded(harmless, encoder)
-    families = np.full(len(harmless), -1, dtype=np.int64)  # of no family in the bank
-    return _Material(harmless, rows, vectors, families, np.array([row.live_at(moment) for row in harmless], dtype=bool))
+    # Of no family in the bank.
+    return _material(harmless, np.full(len(harmless), -1, dtype=np.int64), encoder, moment)
 
 
 def _requests(unseen: _Material | None, encoder: Encoder) -> NDArray[np.float32]:
@@ -125,7 +138,7 @@ def _found(
         families,
         is_harmful=np.array([asked.records[at].harmful for at in owner], dtype=bool),
         is_everyday=np.array([asked.records[at].hazard is None for at in owner], dtype=bool),
-        leaning=None if leaning is None else lean(vectors, leaning),
+        leaning=None if leaning is None else leaning.of(vectors, [asked.inputs[at] for at in alone.tolist()]),
     )
 
 

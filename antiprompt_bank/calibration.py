@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from antiprompt_bank.leaning import lean
 from antiprompt_bank.neighbours import NEIGHBOURS, SITUATIONS, Neighbours, Situation
 from antiprompt_bank.records import Side
 
@@ -33,6 +34,7 @@ PASSING_UNSEEN: Final = {MEDIUM: 0.01, HIGH: 0.001}
 
 NEARNESS_WEIGHT: Final = 8.0
 LEANING_WEIGHT: Final[Mapping[Side, float]] = {"request": 0.25, "response": 0.0}
+WORDING_WEIGHT: Final[Mapping[Side, float]] = {"request": 1.0, "response": 3.0}
 DIRECTION_WEIGHT: Final = 0.25
 TRAINED_NEIGHBOURS: Final = 32
 """The line of an encoder with an adapter; chosen with whole sources left out (``RESULTS.md``)."""
@@ -52,9 +54,10 @@ class Curve:
     topics, from refusing and warning to complying. The lower of the two counts: near harm, and complying with it.
     Empty for requests, where it gained nothing, and with an adapter.
 
-    *Leaning* is what an adapter's own classifier says of the vector alone, ``leaning_weight`` times of which is added
-    to nearness: what is near to nothing that the bank knows can still lean to harm. ``direction`` ``(d + 1,)``, bias
-    last, does the same job, but was fitted to this bank's exemplars and is added as it is; empty without an adapter.
+    *Leaning* is what an adapter's own classifiers say of a window's vector and of its wording, ``leaning_weight`` and
+    ``wording_weight`` times of which are added to nearness: what is near to nothing that the bank knows can still lean
+    to harm. ``direction`` ``(d + 1,)``, bias last, does the same job for the vector, but was fitted to this bank's
+    exemplars and is added as it is; empty without an adapter.
 
     ``fitted_on`` counts the windows of exemplars; ``recall`` is the share of harmful ones, their families left out, at
     risk 0.5 and 0.9.
@@ -67,23 +70,24 @@ class Curve:
     stance: tuple[float, ...] = ()
     stance_bias: float = 0.0
     leaning_weight: float = 0.0
+    wording_weight: float = 0.0
     direction: tuple[float, ...] = ()
     fitted_on: int = 0
     recall: tuple[float, float] = (0.0, 0.0)
 
     def risk(
-        self, harmful: Neighbours, benign: Neighbours, vectors: NDArray[np.float32], leaning: NDArray[np.float32] | None
+        self, harmful: Neighbours, benign: Neighbours, vectors: NDArray[np.float32], leaning: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
         """``(n,)`` risks of n windows; ``vectors`` ``(n, d)`` are those of the windows alone, without a prompt.
 
-        ``leaning`` ``(d + 1,)`` is the encoder's for this side, None without an adapter.
+        ``leaning`` ``(n, 2)`` is what the encoder's classifiers say of each (see ``leaning``), None without an adapter.
         """
         if not self.fitted_on:
             return np.zeros(len(harmful.closeness))
         near_harm, near_good = mean_closeness(harmful, benign, self.neighbours)
         line = self.harmful * near_harm - self.benign * near_good + self.bias
         if leaning is not None:
-            line = line + self.leaning_weight * lean(vectors, leaning)
+            line = line + leaning @ (self.leaning_weight, self.wording_weight)
         if self.direction:
             line = line + lean(vectors, np.array(self.direction, dtype=np.float32))
         if self.stance:
@@ -135,12 +139,6 @@ def mean_closeness(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``(n,)`` each: how close the ``count`` closest harmful and the ``count`` closest benign exemplars are."""
     return harmful.closeness[:, :count].mean(axis=1), benign.closeness[:, :count].mean(axis=1)
-
-
-def lean(vectors: NDArray[np.float32], leaning: NDArray[np.float32]) -> NDArray[np.float64]:
-    """``(n,)`` logits of harm that a linear classifier ``(d + 1,)``, bias last, gives ``(n, d)`` vectors."""
-    said: NDArray[np.float64] = (vectors @ leaning[:-1] + leaning[-1]).astype(np.float64)
-    return said
 
 
 def sigmoid(line: NDArray[np.float64]) -> NDArray[np.float64]:

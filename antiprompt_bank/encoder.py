@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from antiprompt_bank.encoder_cuda import TorchEncoder
 from antiprompt_bank.encoder_openvino import OpenVinoEncoder
 from antiprompt_bank.errors import EncoderUnavailable
+from antiprompt_bank.leaning import Leaning
 from antiprompt_bank.model_files import DEFAULT_MODEL
 from antiprompt_bank.windows import TokenSpans
 
@@ -30,8 +31,8 @@ class Encoder(Protocol):
     ``id`` names model, weights, pooling and adapter: vectors of another id are refused. ``runtime`` says what computes
     them (``openvino-bf16``, ``torch-cuda-bf16``, ``torch-cpu``); runtimes of one id agree with each other. ``folder``
     holds the exported files that travel with a bank's version. A text's vector does not depend on what else is in the
-    batch (cosine at least 0.9999). ``leaning`` is its adapter's direction towards harm for each side (see
-    ``Adapter``), empty without one. Safe to call from several threads.
+    batch (cosine at least 0.9999). ``leaning`` has for each side its adapter's classifiers of harm, empty without
+    one. Safe to call from several threads.
     """
 
     id: str
@@ -39,7 +40,7 @@ class Encoder(Protocol):
     dimensions: int
     max_tokens: int
     folder: Path
-    leaning: Mapping[str, NDArray[np.float32]]
+    leaning: Mapping[str, Leaning]
 
     def tokenize(self, text: str) -> TokenSpans:
         """The whole text as token ids without special tokens, with character offsets; nothing is cut."""

@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.adapter import BLOCKS, LAYERS, Adapter
+from antiprompt_bank.adapter import BLOCKS, LAYERS, MAXIMA, Adapter
 from antiprompt_bank.encoder import Device, Encoder, export_encoder, open_encoder
+from antiprompt_bank.leaning import Leaning
 from antiprompt_bank.model_files import DEFAULT_MODEL, EncoderCard, encoder_id
 from antiprompt_bank.windows import TokenSpans
 
@@ -78,7 +79,8 @@ def open_features(folder: Path, *, model: str = DEFAULT_MODEL, device: Device = 
 
     Raises ``EncoderUnavailable`` when torch or the model is missing.
     """
-    exported = export_encoder(folder / f"features-{Path(model).name}", model, features=True)
+    read = "".join(str(number) for number in (LAYERS, *MAXIMA))  # what another release reads is another export
+    exported = export_encoder(folder / f"features-{Path(model).name}-{read}", model, features=True)
     return FeatureCache(folder / "features", open_encoder(exported, device=device, threads=2))
 
 
@@ -97,7 +99,7 @@ class AdaptedEncoder:
         self.dimensions = base.dimensions // BLOCKS if adapter is None else adapter.card.dimensions
         self.max_tokens = base.max_tokens
         self.folder = base.folder if adapter is None else adapter.folder
-        self.leaning: Mapping[str, NDArray[np.float32]] = {} if adapter is None else adapter.leaning
+        self.leaning: Mapping[str, Leaning] = {} if adapter is None else adapter.leaning
         self._cache = cache
         matrices = {} if adapter is None else adapter.matrices
         self._matrices = {name: array.astype(np.float32) for name, array in matrices.items()}

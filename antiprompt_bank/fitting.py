@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.additions import LEAST_RADIUS, MOST_RADIUS, RADIUS_MARGIN, REPETITION
+from antiprompt_bank.additions import MOST_RADIUS, RADIUS_MARGIN, REPETITION
 from antiprompt_bank.calibration import (
     DIRECTION_WEIGHT,
     HIGH,
@@ -23,11 +23,12 @@ from antiprompt_bank.calibration import (
     PASSING_LOOKALIKES,
     PASSING_UNSEEN,
     TRAINED_NEIGHBOURS,
+    WORDING_WEIGHT,
     Curve,
-    lean,
     mean_closeness,
     sigmoid,
 )
+from antiprompt_bank.leaning import lean
 from antiprompt_bank.neighbours import NEIGHBOURS, Neighbours, Rows, Shelf, stored
 from antiprompt_bank.records import Side
 
@@ -60,7 +61,7 @@ class Exemplars:
     """Windows to fit a curve on, n of each: what they are, and what was found near them without their families.
 
     ``vectors`` ``(n, d)`` are those of the windows alone; ``families`` are numbers. Everyday exemplars are benign ones
-    that resemble no hazard. ``leaning`` ``(n,)`` is what the encoder's adapter says of each; None without one.
+    that resemble no hazard. ``leaning`` ``(n, 2)`` is what the encoder's adapter says of each; None without one.
     """
 
     harmful: Neighbours
@@ -121,16 +122,18 @@ def radii(
     harmful: NDArray[np.bool_],
     background: NDArray[np.float64],
     harmless: NDArray[np.float32] | None,
+    least_of: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """``(records,)`` similarities from which a text counts as a repetition of each record.
 
     Without an adapter that is a fixed closeness. With one, ``harmless`` ``(m, d)`` being requests that neither it nor
     the bank has seen, a radius is as wide as the nearest row of the other label allows: an adapter draws what is meant
-    alike together, so that a wide radius catches an exemplar's relatives. Rounded to 4 digits.
+    alike together, so that a wide radius catches an exemplar's relatives. ``least_of`` ``(records,)`` is the least
+    that it may be (``additions.least_radius``). Rounded to 4 digits.
     """
     least = REPETITION * (1 - background) + background
     if harmless is not None:
-        least = np.full(len(vectors), LEAST_RADIUS)
+        least = least_of[rows.record]
         on_shelf = np.array(shelves)
         for shelf in sorted(set(shelves)):
             for label in (True, False):
@@ -190,6 +193,7 @@ def fit_trained_curve(
         bias,
         TRAINED_NEIGHBOURS,
         leaning_weight=LEANING_WEIGHT[side] * scale,
+        wording_weight=WORDING_WEIGHT[side] * scale,
         direction=tuple((DIRECTION_WEIGHT * scale * direction.astype(np.float64)).round(6).tolist()),
     )
     return _described(curve, known, scale * line + bias)
@@ -197,8 +201,9 @@ def fit_trained_curve(
 
 def _trained_line(known: Exemplars, side: Side, direction: NDArray[np.float32]) -> NDArray[np.float64]:
     near_harm, near_good = mean_closeness(known.harmful, known.benign, TRAINED_NEIGHBOURS)
-    leaning = np.zeros(len(near_harm)) if known.leaning is None else known.leaning
-    line = NEARNESS_WEIGHT * (near_harm - near_good) + LEANING_WEIGHT[side] * leaning
+    line = NEARNESS_WEIGHT * (near_harm - near_good)
+    if known.leaning is not None:
+        line = line + known.leaning @ (LEANING_WEIGHT[side], WORDING_WEIGHT[side])
     return line + DIRECTION_WEIGHT * lean(known.vectors, direction)
 
 

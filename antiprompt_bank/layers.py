@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from antiprompt_bank.bank import Bank
 from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.leaning import Leaning
 from antiprompt_bank.records import Antiprompt, State
 from antiprompt_bank.windows import TokenSpans
 
@@ -59,7 +60,7 @@ class _Remembering:
         self.dimensions: int = encoder.dimensions
         self.max_tokens: int = encoder.max_tokens
         self.folder: Path = encoder.folder
-        self.leaning: Mapping[str, NDArray[np.float32]] = encoder.leaning
+        self.leaning: Mapping[str, Leaning] = encoder.leaning
         self._encoder = encoder
         self._known: dict[tuple[int, ...], NDArray[np.float32]] = {}
         self._used: dict[tuple[int, ...], NDArray[np.float32]] = {}

@@ -83,12 +83,16 @@ class Neighbours:
     """For each window its nearest exemplars, closest first, each record once.
 
     All are ``(n, k)``: ``closeness`` in [-0.5, 1], ``similarity`` (cosine), ``record`` (positions in the bank's
-    records). Where there are fewer than k, ``record`` is -1, ``closeness`` -0.5 and ``similarity`` -1.
+    records). Where there are fewer than k, ``record`` is -1, ``similarity`` -1 and ``closeness`` that of ``beyond``.
+
+    ``beyond`` ``(n,)`` is as close as any exemplar that is not among them may be; -0.5 where there is none. A long
+    exemplar has many windows: where several of them crowd out others, those are not as far away as nothing is.
     """
 
     closeness: NDArray[np.float64]
     similarity: NDArray[np.float64]
     record: NDArray[np.int64]
+    beyond: NDArray[np.float64]
 
     def best(self, count: int, *, without: NDArray[np.bool_] | None = None) -> Neighbours:
         """The ``count`` closest, each record once, those marked in ``without`` ``(n, k)`` left out."""
@@ -99,12 +103,16 @@ class Neighbours:
         )
         twice = _again(record)
         if twice.any():
-            return Neighbours(closeness, similarity, record).best(count, without=twice)
+            return Neighbours(closeness, similarity, record, self.beyond).best(count, without=twice)
         missing = record < 0
+        beyond = self.beyond
+        if record.shape[1] > count:
+            beyond = np.where(missing[:, count], beyond, closeness[:, count])
         return Neighbours(
-            _exactly(count, np.where(missing, FARTHEST, closeness), FARTHEST),
-            _exactly(count, np.where(missing, -1.0, similarity), -1.0),
-            _exactly(count, record, -1),
+            _exactly(count, np.where(missing, self.beyond[:, None], closeness), self.beyond),
+            _exactly(count, np.where(missing, -1.0, similarity), np.full(len(record), -1.0)),
+            _exactly(count, record, np.full(len(record), -1)),
+            beyond,
         )
 
 
@@ -162,7 +170,8 @@ class Shelves:
         if (shelf, harmful) in self._shelves:
             return self._shelves[shelf, harmful].search(queries, count)
         shape = (len(queries), 0)
-        return Neighbours(np.empty(shape), np.empty(shape), np.empty(shape, dtype=np.int64))
+        nothing = np.full(len(queries), FARTHEST)
+        return Neighbours(np.empty(shape), np.empty(shape), np.empty(shape, dtype=np.int64), nothing)
 
 
 class _Ranked:
@@ -190,7 +199,9 @@ class _Ranked:
         closeness = found.astype(np.float64)
         background = self._background[row]
         similarity = np.clip(closeness * (1 - background) + background, -1.0, 1.0)
-        return Neighbours(np.clip(closeness, FARTHEST, 1.0), similarity, self._record[row])
+        closeness = np.clip(closeness, FARTHEST, 1.0)
+        beyond = closeness[:, -1] if count < len(self._index) else np.full(len(queries), FARTHEST)
+        return Neighbours(closeness, similarity, self._record[row], beyond)
 
 
 def shelf_of(records: Sequence[Antiprompt], rows: Rows) -> list[Shelf]:
@@ -211,12 +222,13 @@ def _joined(parts: Sequence[Neighbours]) -> Neighbours:
         np.concatenate([part.closeness for part in parts], axis=1),
         np.concatenate([part.similarity for part in parts], axis=1),
         np.concatenate([part.record for part in parts], axis=1),
+        np.max([part.beyond for part in parts], axis=0),
     )
 
 
-def _exactly(count: int, part: NDArray[Any], missing: float) -> NDArray[Any]:
-    short = max(0, count - part.shape[1])
-    return np.pad(part[:, :count], ((0, 0), (0, short)), constant_values=missing) if short else part[:, :count]
+def _exactly(count: int, part: NDArray[Any], missing: NDArray[Any]) -> NDArray[Any]:
+    short = count - part.shape[1]
+    return np.hstack([part, np.repeat(missing[:, None], short, axis=1)]) if short > 0 else part[:, :count]
 
 
 def _again(record: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from antiprompt_bank.examples import Example
 from antiprompt_bank.measures import Rate, threshold_at
 from antiprompt_bank.methods import BankMethod, Method, RememberingEncoder, twin
 from antiprompt_bank.protocol import as_antiprompt
-from antiprompt_bank.records import Antiprompt
+from antiprompt_bank.records import REVIEWED, Antiprompt
 from antiprompt_bank.report import Adapted, EvasionCost, Growth, Timing
 
 Tell = Callable[[str, int, int], None]
@@ -202,6 +202,7 @@ def adaptation(
         record = as_antiprompt(added, "jailbreak")
         if record is None:
             continue
+        record = replace(record, source=REVIEWED)  # as if somebody had flagged it and a moderator confirmed
         more = _with_records(bank, [record])
         nearest = _nearest_texts(more, record, windows, probes.compared)
         after = BankMethod(more).scores([everyday[at] for at in nearest])

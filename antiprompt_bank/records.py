@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from antiprompt_bank.hazards import HAZARDS
 
@@ -38,6 +38,10 @@ class State(StrEnum):
     SHADOW = "shadow"
     LIVE = "live"
     RETIRED = "retired"
+
+
+REVIEWED: Final = "review"
+"""The ``source`` of exemplars that come from flags which people have decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,11 @@ class Antiprompt:
     @property
     def harmful(self) -> bool:
         return self.label is Label.HARMFUL
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether people confirmed this harm in what they saw, so that it must protect by itself, and widely."""
+        return self.harmful and self.source == REVIEWED
 
     def live_at(self, moment: datetime) -> bool:
         """Whether this exemplar takes part in decisions at ``moment`` (an aware datetime)."""

@@ -37,6 +37,9 @@ _SENTENCE_RADIUS: Final = 0.95
 _CLOSER: Final = 0.5
 """A repetition is at most this share as far from its exemplar as from the nearest one of the other label."""
 
+_CLOSER_TO_CONFIRMED: Final = 0.8
+"""The same for harm that people confirmed: what is somewhat nearer to it than to anything harmless is its like."""
+
 _UNKNOWN: Final = -0.1
 """Closeness of the closest harmful exemplar up to which a text is unknown; from 0 on the curve counts in full."""
 
@@ -111,26 +114,43 @@ class HazardTable:
         return cls(slugs, np.array([number.get(record.hazard or "", -1) for record in records], dtype=np.int64))
 
 
+@dataclass(frozen=True, slots=True)
+class Radii:
+    """From where a text counts as a repetition of each record, all ``(len(records),)``.
+
+    ``radius`` is the least similarity (the calibration's); ``closer`` how far from the record it may be, as a share of
+    how far it is from the nearest one of the other label.
+    """
+
+    radius: NDArray[np.float64]
+    closer: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, records: Sequence[Antiprompt], radius: NDArray[np.float64]) -> Radii:
+        closer = [_CLOSER_TO_CONFIRMED if record.confirmed else _CLOSER for record in records]
+        return cls(radius, np.array(closer, dtype=np.float64))
+
+
 def window_risks(
     harmful: Neighbours,
     benign: Neighbours,
     curve: Curve,
     hazards: HazardTable,
     vectors: NDArray[np.float32],
-    leaning: NDArray[np.float32] | None,
-    radius: NDArray[np.float64],
+    leaning: NDArray[np.float64] | None,
+    radii: Radii,
     is_sentence: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """``(n, len(hazards.slugs))`` risks of n windows, whose vectors alone are ``vectors`` ``(n, d)``.
 
-    ``leaning`` is the encoder's for this side, None without an adapter; ``radius`` ``(len(records),)`` the
-    calibration's. Windows marked in ``is_sentence`` ``(n,)`` count as repetitions only: torn from its text a harmless
+    ``leaning`` ``(n, 2)`` is what the encoder says of each, None without an adapter; ``radii`` are the
+    records'. Windows marked in ``is_sentence`` ``(n,)`` count as repetitions only: torn from its text a harmless
     sentence looks like anything, and of many one would always be risky.
 
     A window's whole risk goes to the hazard that its harmful neighbours name most; the others get theirs in
     proportion.
     """
-    risk = _whole_risk(harmful, benign, curve, vectors, leaning, radius, is_sentence)
+    risk = _whole_risk(harmful, benign, curve, vectors, leaning, radii, is_sentence)
     share = _hazard_shares(harmful, hazards)
     return risk[:, None] * share
 
@@ -160,31 +180,34 @@ def _whole_risk(
     benign: Neighbours,
     curve: Curve,
     vectors: NDArray[np.float32],
-    leaning: NDArray[np.float32] | None,
-    radius: NDArray[np.float64],
+    leaning: NDArray[np.float64] | None,
+    radii: Radii,
     is_sentence: NDArray[np.bool_] | None,
 ) -> NDArray[np.float64]:
     risk = curve.risk(harmful, benign, vectors, leaning) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
     if is_sentence is not None:
         risk = np.where(is_sentence, 0.0, risk)
-    repeats, beyond = _repeats(harmful, benign, radius, is_sentence)
+    repeats, beyond = _repeats(harmful, benign, radii, is_sentence)
     risk = np.where(repeats, np.maximum(risk, REPETITION_RISK + (1 - REPETITION_RISK) * beyond), risk)
-    return np.where(_repeats(benign, harmful, radius, is_sentence)[0], np.minimum(risk, _CLEARED_RISK), risk)
+    return np.where(_repeats(benign, harmful, radii, is_sentence)[0], np.minimum(risk, _CLEARED_RISK), risk)
 
 
 def _repeats(
-    these: Neighbours, others: Neighbours, radius: NDArray[np.float64], is_sentence: NDArray[np.bool_] | None
+    these: Neighbours, others: Neighbours, radii: Radii, is_sentence: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """``(n,)`` each: whether a window lies within the radius of one of these exemplars and much nearer to it than to
     any of the others; and how far inside, from 0 at the radius to 1 at the exemplar."""
-    least = np.append(radius, 2.0)[these.record]  # record -1, where there is no neighbour, is the last: out of reach
+    least = np.append(radii.radius, 2.0)[
+        these.record
+    ]  # record -1, where there is no neighbour, is the last: out of reach
     if is_sentence is not None:
         least = np.where(is_sentence[:, None], np.maximum(least, _SENTENCE_RADIUS), least)
     inside = np.where(these.similarity >= least, (these.similarity - least) / (1 - least), -1.0)
-    near = np.where(inside >= 0, these.similarity, -1.0).max(axis=1)
-    other = others.similarity.max(axis=1)
-    closer: NDArray[np.bool_] = (near > other) & ((1 - near) <= _CLOSER * (1 - other))
-    return closer & (near > -1.0), np.clip(inside.max(axis=1), 0.0, 1.0)
+    other = others.similarity.max(axis=1, keepdims=True)
+    share = np.append(radii.closer, 0.0)[these.record]
+    closer = (these.similarity > other) & (1 - these.similarity <= share * (1 - other))
+    repeats: NDArray[np.bool_] = ((inside >= 0) & closer).any(axis=1)
+    return repeats, np.clip(inside.max(axis=1), 0.0, 1.0)
 
 
 def _hazard_shares(harmful: Neighbours, hazards: HazardTable) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from antiprompt_bank.errors import BankCorrupt, BankNotFound
 from antiprompt_bank.glossing import LEXICONS
 from antiprompt_bank.model_files import DEFAULT_MODEL, file_sha256
 from antiprompt_bank.records import Antiprompt
+from antiprompt_bank.shipped_vectors import VECTORS, Recording, Shipped
 from antiprompt_bank.store import BankStore
 
 _PACKAGE: Final = Path(__file__).parent
@@ -64,9 +66,10 @@ def load(
     """A bank, ready to score.
 
     ``path`` is a folder of versions (see ``store``); ``version`` one of them, by default the published one. Without a
-    path it is the seed bank, built once into ``cache_dir`` (the user's cache folder by default) and reused after
-    that: a few minutes the first time, seconds later. ``device`` is where the encoder runs (``auto``: a GPU where
-    there is one), ``threads`` how many inferences may run side by side on a CPU.
+    path it is the seed bank, built once into ``cache_dir`` (the user's cache folder by default) and reused after that:
+    a minute the first time (minutes with another encoder than the one that ships), seconds later. ``device`` is where
+    the encoder runs (``auto``: a GPU where there is one), ``threads`` how many inferences may run side by side on a
+    CPU.
 
     ``model`` and ``adapter`` say with which encoder the seed bank is built: another sentence-transformers model, by
     name or path; and ``shipped`` or the folder of an adapter, or None for the model's own vectors. (A folder of
@@ -94,9 +97,18 @@ def load(
             exported = export_encoder(export, model, adapter=trained)
             # All cores for the minute or two that this takes; what serves afterwards keeps to its threads.
             encoder = open_encoder(exported, device=device, threads=max(threads, os.cpu_count() or 1))
-            bank = build_bank(seed_records(), encoder, progress=told, harmless=calibration_records())
+            bank = build_bank(seed_records(), Shipped(encoder), progress=told, harmless=calibration_records())
         store.publish(store.save(bank))
     return store.load(device=device, threads=threads)
+
+
+def record_vectors(file: Path) -> int:
+    """Write ``file`` for ``shipped_vectors``: every window of the seed, by the encoder that ships; says how many."""
+    with tempfile.TemporaryDirectory() as made, _progress() as told:
+        exported = export_encoder(Path(made) / "encoder", adapter=SHIPPED)
+        encoder = Recording(open_encoder(exported, device="cpu", threads=os.cpu_count() or 1))
+        build_bank(seed_records(), encoder, progress=told, harmless=calibration_records())
+        return encoder.write(file)
 
 
 def seed_records() -> list[Antiprompt]:
@@ -176,3 +188,7 @@ def _progress() -> Iterator[Progress | None]:
     with ProgressBar(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Building the seed bank (once)", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{record_vectors(VECTORS)} windows in {VECTORS}\n")

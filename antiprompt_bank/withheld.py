@@ -22,6 +22,7 @@ from antiprompt_bank.additions import Progress, prompt_ids
 from antiprompt_bank.bank import Bank
 from antiprompt_bank.building import build_bank
 from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.leaning import Leaning
 from antiprompt_bank.records import Antiprompt, State
 from antiprompt_bank.windows import TokenSpans
 
@@ -127,7 +128,7 @@ class _Standing:
         self.dimensions: int = encoder.dimensions
         self.max_tokens: int = encoder.max_tokens
         self.folder: Path = encoder.folder
-        self.leaning: Mapping[str, NDArray[np.float32]] = encoder.leaning
+        self.leaning: Mapping[str, Leaning] = encoder.leaning
         self._encoder = encoder
         self._vectors = {prompt_ids(text, encoder): vector for text, vector in vectors.items()}
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from antiprompt_bank import HAZARDS, Antiprompt, Label, Side
+from antiprompt_bank.records import REVIEWED
 from gateway.errors import BadRequest
 from gateway.flag_records import Flag
 from gateway.review_records import MAX_FLAGS, MAX_WORDS, Decision, Verdict
 
-SOURCE: Final = "review"
 LICENCE: Final = "proprietary"
 """What users wrote belongs to them: it is not to leave this installation by a careless export."""
 
@@ -89,7 +89,7 @@ def _exemplars(verdict: Verdict, flag: Flag, text: str, hazard: str | None, crea
             language=language,
             prompt=answers,
             desired_response=verdict.corrected_answer if label is Label.HARMFUL else None,
-            source=SOURCE,
+            source=REVIEWED,
             licence=LICENCE,
             twin=twin,
             family=flag.id,

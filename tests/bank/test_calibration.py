@@ -16,7 +16,7 @@ NO_VECTORS = np.zeros((20, 2), dtype=np.float32)
 def at(closeness: list[float] | np.ndarray, count: int = 32) -> Neighbours:
     """Windows whose neighbours are all equally close."""
     values = np.repeat(np.asarray(closeness, dtype=float)[:, None], count, axis=1)
-    return Neighbours(values, values, np.tile(np.arange(count), (len(values), 1)))
+    return Neighbours(values, values, np.tile(np.arange(count), (len(values), 1)), np.full(len(values), -0.5))
 
 
 def test_nearer_to_harm_is_riskier_and_nearer_to_the_benign_is_safer() -> None:

@@ -22,7 +22,7 @@ from antiprompt_bank.neighbours import Neighbours, Rows
 def at(closeness: np.ndarray, count: int = 32) -> Neighbours:
     """Windows whose neighbours are all equally close."""
     values = np.repeat(np.asarray(closeness, dtype=float)[:, None], count, axis=1)
-    return Neighbours(values, values, np.tile(np.arange(count), (len(values), 1)))
+    return Neighbours(values, values, np.tile(np.arange(count), (len(values), 1)), np.full(len(values), -0.5))
 
 
 def exemplars(
@@ -163,7 +163,7 @@ def test_a_direction_points_from_the_harmless_to_the_harmful_however_few_these_a
 
 
 def test_with_an_adapter_the_line_holds_what_the_bank_s_own_vectors_say() -> None:
-    known = replace(exemplars(harm_shift=0.0, everyday_shift=0.0), leaning=np.zeros(300))
+    known = replace(exemplars(harm_shift=0.0, everyday_shift=0.0), leaning=np.zeros((300, 2)))
     direction = direction_of(known.vectors, known.is_harmful)
     curve = fit_trained_curve(known, None, "response", direction)
     without = fit_trained_curve(known, None, "response", np.zeros_like(direction))

@@ -13,6 +13,7 @@ import pytest
 from antiprompt_bank import Antiprompt, Bank, BankCorrupt, Label, Score, State, build_bank
 from antiprompt_bank import bank as bank_module
 from antiprompt_bank.fitting import backgrounds
+from antiprompt_bank.leaning import Leaning
 from antiprompt_bank.lexicon import Lexicon, Wordings
 from antiprompt_bank.neighbours import shelf_of
 
@@ -316,7 +317,7 @@ def test_the_backgrounds_of_new_rows_are_those_that_building_gives(wide: Bank) -
 def test_with_an_adapter_new_rows_have_no_background(
     wide: Bank, encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leaning = {side: np.zeros(encoder.dimensions + 1, dtype=np.float32) for side in ("request", "response")}
+    leaning = {side: Leaning(np.zeros(encoder.dimensions + 1, dtype=np.float32)) for side in ("request", "response")}
     monkeypatch.setattr(encoder, "leaning", leaning)
     grown = wide.with_records([harmful(KNOWN)])
     assert grown.calibration.background[len(wide.vectors) :].tolist() == [0.0] * (

@@ -97,7 +97,27 @@ def test_a_prompts_row_knows_the_answers_window_that_it_belongs_to() -> None:
 
 
 def test_those_left_out_make_room_for_the_next() -> None:
-    found = Neighbours(np.array([[0.9, 0.8, 0.7]]), np.array([[0.9, 0.8, 0.7]]), np.array([[5, 6, 7]]))
+    found = Neighbours(np.array([[0.9, 0.8, 0.7]]), np.array([[0.9, 0.8, 0.7]]), np.array([[5, 6, 7]]), np.array([0.6]))
     best = found.best(2, without=np.array([[True, False, False]]))
     assert best.record.tolist() == [[6, 7]]
     assert best.closeness.tolist() == [[0.8, 0.7]]
+
+
+def test_a_long_exemplar_does_not_make_the_others_far() -> None:
+    """Six windows of one record are nearest: the places they leave empty are as near as the last of them at most."""
+    found = Neighbours(
+        np.array([[0.9, 0.88, 0.86, 0.84]]),
+        np.array([[0.9, 0.88, 0.86, 0.84]]),
+        np.array([[5, 5, 5, 6]]),
+        np.array([0.84]),
+    )
+    best = found.best(4)
+    assert best.record.tolist() == [[5, 6, -1, -1]]
+    assert best.closeness.tolist() == [[0.9, 0.84, 0.84, 0.84]]
+    assert best.similarity.tolist() == [[0.9, 0.84, -1.0, -1.0]]
+    assert found.best(1).beyond.tolist() == [0.84]
+
+
+def test_where_there_is_nothing_more_nothing_is_near() -> None:
+    found = Neighbours(np.array([[0.9, 0.8]]), np.array([[0.9, 0.8]]), np.array([[5, 5]]), np.array([FARTHEST]))
+    assert found.best(2).closeness.tolist() == [[0.9, FARTHEST]]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from antiprompt_bank import Antiprompt, Label
 from antiprompt_bank.calibration import Curve
 from antiprompt_bank.neighbours import FARTHEST, Neighbours
-from antiprompt_bank.scoring import REPETITION_RISK, HazardTable, nearest, score_of, window_risks
+from antiprompt_bank.scoring import REPETITION_RISK, HazardTable, Radii, nearest, score_of, window_risks
 
 CURVE = Curve(harmful=40.0, benign=25.0, bias=-4.0, neighbours=4, fitted_on=100)
 UNFITTED = Curve()
@@ -24,14 +24,16 @@ RECORDS = [
 HAZARDS = HazardTable.of(RECORDS)
 BACKGROUND = 0.3
 RADIUS = 0.88  # in closeness
-RADII = np.full(len(RECORDS), RADIUS * (1 - BACKGROUND) + BACKGROUND)
+RADII = Radii.of(RECORDS, np.full(len(RECORDS), RADIUS * (1 - BACKGROUND) + BACKGROUND))
 
 
 def found(closeness: list[float], *, benign: bool = False, background: float = BACKGROUND) -> Neighbours:
     """One window's neighbours of these closenesses; harmful records 0-5, benign ones 6-11."""
     padded = np.array([[*closeness, *[FARTHEST] * (6 - len(closeness))]])
     record = np.array([[at + 6 * benign if at < len(closeness) else -1 for at in range(6)]])
-    return Neighbours(padded, np.where(record < 0, -1.0, padded * (1 - background) + background), record)
+    return Neighbours(
+        padded, np.where(record < 0, -1.0, padded * (1 - background) + background), record, np.array([FARTHEST])
+    )
 
 
 def risk_of(harmful: list[float], benign: list[float], curve: Curve = CURVE) -> float:
@@ -41,8 +43,8 @@ def risk_of(harmful: list[float], benign: list[float], curve: Curve = CURVE) -> 
 
 def test_each_exemplar_has_a_radius_of_its_own() -> None:
     near, far = found([0.7]), found([0.1], benign=True)
-    wide = RADII.copy()
-    wide[0] = 0.75  # similarity 0.79 is inside
+    wide = Radii(RADII.radius.copy(), RADII.closer)
+    wide.radius[0] = 0.75  # similarity 0.79 is inside
     for radii, least, most in ((RADII, 0.0, 0.0), (wide, REPETITION_RISK, 1.0)):
         risk = float(window_risks(near, far, UNFITTED, HAZARDS, NO_VECTORS, None, radii).max(initial=0.0))
         assert least <= risk <= most
@@ -53,14 +55,14 @@ def test_a_leaning_to_harm_counts_where_nothing_is_near() -> None:
     vectors = np.array([[1, 0], [-1, 0]], dtype=np.float32)
     near = Neighbours(*(np.repeat(part, 2, axis=0) for part in _parts(found([0.2]))))
     far = Neighbours(*(np.repeat(part, 2, axis=0) for part in _parts(found([0.2], benign=True))))
-    leaning = np.array([5, 0, 0], dtype=np.float32)
+    leaning = np.array([[5.0, 0.0], [-5.0, 0.0]])
     risks = window_risks(near, far, leans, HAZARDS, vectors, leaning, RADII).max(axis=1)
     assert risks[0] > 0.95
     assert risks[1] < 0.05
 
 
-def _parts(neighbours: Neighbours) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return neighbours.closeness, neighbours.similarity, neighbours.record
+def _parts(neighbours: Neighbours) -> tuple[np.ndarray, ...]:
+    return neighbours.closeness, neighbours.similarity, neighbours.record, neighbours.beyond
 
 
 def test_what_repeats_a_harmful_exemplar_is_risky_even_without_a_curve() -> None:

@@ -13,6 +13,7 @@ from antiprompt_bank.adapter import BLOCKS, CARD, SHIPPED, WEIGHTS, Adapter, Ada
 from antiprompt_bank.encoder import Encoder, export_encoder, open_encoder
 from antiprompt_bank.encoder_cuda import TorchEncoder
 from antiprompt_bank.features import AdaptedEncoder, FeatureCache, open_features
+from antiprompt_bank.leaning import Leaning
 from antiprompt_bank.model_files import DEFAULT_WEIGHTS_SHA256, default_id
 from antiprompt_bank.training import TrainingSettings, train_adapter
 
@@ -70,9 +71,8 @@ def adapted(trained: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Encod
 
 
 def leanings(encoder: Encoder, texts: list[str]) -> np.ndarray:
-    vectors = encoder.encode([list(encoder.tokenize(text).ids) for text in texts])
-    leaning = encoder.leaning["request"]
-    return vectors @ leaning[:-1] + leaning[-1]
+    ids = [list(encoder.tokenize(text).ids) for text in texts]
+    return encoder.leaning["request"].of(encoder.encode(ids), ids)[:, 0]
 
 
 def test_unseen_wordings_of_what_was_learned_lean_the_right_way(adapted: Encoder) -> None:
@@ -169,6 +169,17 @@ def test_an_adapter_of_other_weights_is_refused(trained: Adapter, tmp_path: Path
     stranger = write_adapter(tmp_path / "stranger", card, matrices, trained.leaning)
     with pytest.raises(EncoderMismatch, match="antiprompt train encoder"):
         stranger.check_base(DEFAULT_WEIGHTS_SHA256)
+
+
+def test_wording_survives_its_file_and_is_optional(trained: Adapter, tmp_path: Path) -> None:
+    wording = trained.leaning["request"].wording
+    assert wording is not None
+    matrices = {name: array.astype(np.float32) for name, array in trained.matrices.items()}
+    again = write_adapter(tmp_path / "again", trained.card, matrices, trained.leaning).leaning["request"].wording
+    assert again is not None
+    np.testing.assert_allclose(again, wording, atol=float(np.abs(wording[:-1]).max()) / 127)
+    bare = {side: Leaning(leaning.direction) for side, leaning in trained.leaning.items()}
+    assert write_adapter(tmp_path / "bare", trained.card, matrices, bare).leaning["request"].wording is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "card"])

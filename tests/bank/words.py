@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from antiprompt_bank.leaning import Leaning
 from antiprompt_bank.model_files import DEFAULT_MODEL, model_folder
 from antiprompt_bank.tokens import Tokeniser
 from antiprompt_bank.windows import TokenSpans
@@ -23,7 +24,7 @@ class WordEncoder:
     folder = Path()
 
     def __init__(self) -> None:
-        self.leaning: Mapping[str, NDArray[np.float32]] = {}
+        self.leaning: Mapping[str, Leaning] = {}
         self.fails = False
         self._tokeniser = Tokeniser(model_folder(DEFAULT_MODEL) / "tokenizer.json", self.max_tokens)
         self._of_token = np.random.default_rng(0).normal(size=(32_000, self.dimensions)).astype(np.float32)

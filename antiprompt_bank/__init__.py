@@ -24,6 +24,7 @@ The way of a text, and the module of each step (each imports only from those bef
     encoder                     token ids to unit vectors: encoder_openvino (CPU), encoder_cuda (GPU; padding puts
                                 ... texts side by side, packing one behind the other for encoder_packed, bert and
                                 ... triton_norm), encoder_torch (the model itself, and its export)
+    leaning                     what an adapter's classifiers say of a window's vector and of its wording
     index                       the rows nearest to a vector: index_faiss, index_torch
     neighbours                  the nearest exemplars, each compared in the form in which it was stored
     shingles, lexicon           the exemplars found by their words, at any offset and without an encoder
@@ -34,7 +35,7 @@ The way of a text, and the module of each step (each imports only from those bef
     bank                        Bank: one immutable version, and how a text is judged against it
     fitting, building           from records to a bank: their vectors, and a calibration fitted to them
     manifest, store             BankStore: versions in a folder, sealed with hashes; publish, roll back, compare
-    seeding                     the bank that ships (``seed/*.jsonl``), and ``load``
+    shipped_vectors, seeding    the bank that ships (``seed/*.jsonl``) with its vectors, and ``load``
     remote                      the same versions in an object store, each written once
 
 Beside that way, what changes a bank's exemplars:

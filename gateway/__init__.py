@@ -6,7 +6,8 @@ The path of a request, and who does what on it:
 ``app``            create_app: the routes, one handler for every error, the edge of the process
 ``parts``          everything a process is made of, built once, started and stopped in order
 ``auth``           client key -> Principal (tenant, limits); ``client_keys`` and ``quotas`` beside it
-``strikes``        end users who were blocked again and again (``strike_rules`` what policy lets follow)
+``strikes``        end users who were blocked again and again (``strike_rules`` what policy lets follow, ``conduct``
+                   holds them to it)
 ``proxy``          the order of the steps, request side; ``replies`` the reply side; ``endpoints`` our own routes
 ``holds``          content that is screened before it is published (``hold_webhooks`` tell what came of it); ``appeals``
                    of those who were stopped

@@ -7,7 +7,7 @@ DEVICE ?= cpu
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test bench bench-review bench-screening seed-vectors experiments image image-lint chart format clean help
+.PHONY: serve test bench bench-review bench-screening seed-vectors experiments image image-lint chart audit format clean help
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ image-lint: $(VENV)/test.stamp  ## check the Dockerfile and the compose file
 chart: $(VENV)/test.stamp  ## make the table of the chart's values, render the chart in many ways and check all of it
 	$(BIN)/python helm/table.py
 	$(BIN)/python -m pytest tests/helm
+
+audit: $(VENV)/test.stamp  ## list what is installed, ask what is known against it, look for secrets in the repository
+	tests/audit.sh $(BIN)/python
 
 format: $(VENV)/test.stamp  ## format the code and mend what ruff can
 	$(BIN)/ruff format .

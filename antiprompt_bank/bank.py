@@ -28,7 +28,7 @@ from antiprompt_bank.calibration import Calibration
 from antiprompt_bank.encoder import Encoder
 from antiprompt_bank.errors import BankCorrupt, EncoderMismatch
 from antiprompt_bank.evidence import Unreadable, with_copies, with_unreadable
-from antiprompt_bank.glossing import read_by
+from antiprompt_bank.glossing import GLOSS, read_by
 from antiprompt_bank.index import device_beside
 from antiprompt_bank.lexicon import Copy, Lexicon, Wordings
 from antiprompt_bank.neighbours import SITUATIONS, Rows, Shelves, Situation, paired
@@ -45,9 +45,15 @@ SENTENCE_WINDOWS: Final = True
 """Whether sentences are windows of their own beside the overlapping ones, so that nothing dilutes a bad one."""
 
 
+_AS_IT_STANDS: Final = frozenset({"raw", GLOSS})
+"""The views that read a text as it stands, itself or word by word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A text cut into windows and tokenised, ready to be scored; equal windows are in it once.
+
+    ``whole`` is how many windows the text as it stands has, whatever piece of it this is.
 
     ``copies`` of known antiprompts and the largest ``unreadable`` passage were found without encoding anything.
     """
@@ -59,6 +65,7 @@ class Prepared:
     scope: str = ""
     copies: tuple[Copy, ...] = ()
     unreadable: Unreadable | None = None
+    whole: int = 1
 
     @property
     def windows(self) -> int:
@@ -165,7 +172,9 @@ class Bank:
             if unreadable is None or blob.score > unreadable.score:
                 unreadable = Unreadable(blob.score, Place.of_characters(readings[0][1], blob.start, blob.end))
         ids = prompt_ids(prompt, self.encoder)
-        return Prepared(side, len(text), tuple(found.values()), ids, scope, copies, unreadable)
+        cut = tuple(found.values())
+        whole = sum(window.view in _AS_IT_STANDS and not window.is_sentence for window in cut)
+        return Prepared(side, len(text), cut, ids, scope, copies, unreadable, max(1, whole))
 
     def known(self, prepared: Prepared) -> Score | None:
         """The score of the known antiprompts that stand in a text word for word; None without any. No encoding."""
@@ -257,6 +266,7 @@ class Bank:
             said,
             self._radii,
             np.array([window.is_sentence for item in group for window in item.cut], dtype=bool),
+            np.array([item.whole for item in group for _ in item.cut], dtype=np.int64),
         )
         scores, first = [], 0
         for item, count in zip(group, counts, strict=True):

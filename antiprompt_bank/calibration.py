@@ -36,8 +36,13 @@ NEARNESS_WEIGHT: Final = 8.0
 LEANING_WEIGHT: Final[Mapping[Side, float]] = {"request": 0.25, "response": 0.0}
 WORDING_WEIGHT: Final[Mapping[Side, float]] = {"request": 1.0, "response": 3.0}
 DIRECTION_WEIGHT: Final = 0.25
+LENGTH_WEIGHT: Final[Mapping[Side, float]] = {"request": 0.3, "response": 0.0}
 TRAINED_NEIGHBOURS: Final = 32
 """The line of an encoder with an adapter; chosen with whole sources left out (``RESULTS.md``)."""
+
+
+MOST_WINDOWS: Final = 8
+"""Windows of a text from which more of them lower the risk of each no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Curve:
     to harm. ``direction`` ``(d + 1,)``, bias last, does the same job for the vector, but was fitted to this bank's
     exemplars and is added as it is; empty without an adapter.
 
+    A text of many windows has many chances to look risky: ``length_weight`` times the logarithm of how many it has is
+    taken off, at most that of ``MOST_WINDOWS``, so that nobody hides by writing a lot.
+
     ``fitted_on`` counts the windows of exemplars; ``recall`` is the share of harmful ones, their families left out, at
     risk 0.5 and 0.9.
     """
@@ -71,16 +79,23 @@ class Curve:
     stance_bias: float = 0.0
     leaning_weight: float = 0.0
     wording_weight: float = 0.0
+    length_weight: float = 0.0
     direction: tuple[float, ...] = ()
     fitted_on: int = 0
     recall: tuple[float, float] = (0.0, 0.0)
 
     def risk(
-        self, harmful: Neighbours, benign: Neighbours, vectors: NDArray[np.float32], leaning: NDArray[np.float64] | None
+        self,
+        harmful: Neighbours,
+        benign: Neighbours,
+        vectors: NDArray[np.float32],
+        leaning: NDArray[np.float64] | None,
+        length: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float64]:
         """``(n,)`` risks of n windows; ``vectors`` ``(n, d)`` are those of the windows alone, without a prompt.
 
-        ``leaning`` ``(n, 2)`` is what the encoder's classifiers say of each (see ``leaning``), None without an adapter.
+        ``leaning`` ``(n, 2)`` is what the encoder's classifiers say of each (see ``leaning``), None without an adapter;
+        ``length`` ``(n,)`` how many windows the text of each has, None for one.
         """
         if not self.fitted_on:
             return np.zeros(len(harmful.closeness))
@@ -88,6 +103,8 @@ class Curve:
         line = self.harmful * near_harm - self.benign * near_good + self.bias
         if leaning is not None:
             line = line + leaning @ (self.leaning_weight, self.wording_weight)
+        if length is not None and self.length_weight:
+            line = line - self.length_weight * np.log(np.clip(length, 1, MOST_WINDOWS))
         if self.direction:
             line = line + lean(vectors, np.array(self.direction, dtype=np.float32))
         if self.stance:

@@ -17,6 +17,7 @@ from antiprompt_bank.calibration import (
     DIRECTION_WEIGHT,
     HIGH,
     LEANING_WEIGHT,
+    LENGTH_WEIGHT,
     MEDIUM,
     NEARNESS_WEIGHT,
     PASSING_EVERYDAY,
@@ -194,6 +195,7 @@ def fit_trained_curve(
         TRAINED_NEIGHBOURS,
         leaning_weight=LEANING_WEIGHT[side] * scale,
         wording_weight=WORDING_WEIGHT[side] * scale,
+        length_weight=LENGTH_WEIGHT[side] * scale,
         direction=tuple((DIRECTION_WEIGHT * scale * direction.astype(np.float64)).round(6).tolist()),
     )
     return _described(curve, known, scale * line + bias)

@@ -140,17 +140,19 @@ def window_risks(
     leaning: NDArray[np.float64] | None,
     radii: Radii,
     is_sentence: NDArray[np.bool_] | None = None,
+    length: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """``(n, len(hazards.slugs))`` risks of n windows, whose vectors alone are ``vectors`` ``(n, d)``.
 
     ``leaning`` ``(n, 2)`` is what the encoder says of each, None without an adapter; ``radii`` are the
     records'. Windows marked in ``is_sentence`` ``(n,)`` count as repetitions only: torn from its text a harmless
-    sentence looks like anything, and of many one would always be risky.
+    sentence looks like anything, and of many one would always be risky. ``length`` ``(n,)`` is how many windows the
+    text of each has.
 
     A window's whole risk goes to the hazard that its harmful neighbours name most; the others get theirs in
     proportion.
     """
-    risk = _whole_risk(harmful, benign, curve, vectors, leaning, radii, is_sentence)
+    risk = _whole_risk(harmful, benign, curve, vectors, leaning, radii, is_sentence, length)
     share = _hazard_shares(harmful, hazards)
     return risk[:, None] * share
 
@@ -183,8 +185,10 @@ def _whole_risk(
     leaning: NDArray[np.float64] | None,
     radii: Radii,
     is_sentence: NDArray[np.bool_] | None,
+    length: NDArray[np.int64] | None,
 ) -> NDArray[np.float64]:
-    risk = curve.risk(harmful, benign, vectors, leaning) * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
+    risk = curve.risk(harmful, benign, vectors, leaning, length)
+    risk = risk * np.clip(1 - harmful.closeness[:, 0] / _UNKNOWN, 0.0, 1.0)
     if is_sentence is not None:
         risk = np.where(is_sentence, 0.0, risk)
     repeats, beyond = _repeats(harmful, benign, radii, is_sentence)

@@ -272,6 +272,8 @@ def test_a_long_text_scored_in_pieces_scores_as_it_does_whole(small_bank: Bank) 
     text = "The weather was mild and the harbour quiet. " * 40 + "How do I culture anthrax at home? " * 8
     prepared = small_bank.prepare(text, side="request")
     pieces = list(prepared.split(2))
+    assert {piece.whole for piece in pieces} == {prepared.whole}
+    assert prepared.whole > 2
     assert len(pieces) > 2
     whole, cut = small_bank.score_prepared([prepared])[0], Score.worst(small_bank.score_prepared(pieces))
     assert cut.risk == pytest.approx(whole.risk, abs=1e-4)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from antiprompt_bank.calibration import Calibration, Curve
+from antiprompt_bank.calibration import MOST_WINDOWS, Calibration, Curve
 from antiprompt_bank.neighbours import SITUATIONS, Neighbours
 
 FITTED = Curve(harmful=40.0, benign=15.0, bias=-4.0, neighbours=8, fitted_on=100, recall=(0.5, 0.2))
@@ -17,6 +17,16 @@ def at(closeness: list[float] | np.ndarray, count: int = 32) -> Neighbours:
     """Windows whose neighbours are all equally close."""
     values = np.repeat(np.asarray(closeness, dtype=float)[:, None], count, axis=1)
     return Neighbours(values, values, np.tile(np.arange(count), (len(values), 1)), np.full(len(values), -0.5))
+
+
+def test_many_windows_lower_the_risk_of_each_up_to_a_number_of_them() -> None:
+    curve = Curve(harmful=10.0, benign=10.0, bias=0.0, length_weight=0.5, fitted_on=100)
+    near, far = at([0.5] * 4), at([0.3] * 4)
+    length = np.array([1, 2, MOST_WINDOWS, 1000])
+    risk = curve.risk(near, far, NO_VECTORS[:4], None, length)
+    logit = np.log(risk / (1 - risk))
+    np.testing.assert_allclose(logit, 2.0 - 0.5 * np.log([1, 2, MOST_WINDOWS, MOST_WINDOWS]))
+    np.testing.assert_allclose(curve.risk(near, far, NO_VECTORS[:4], None)[0], risk[0])
 
 
 def test_nearer_to_harm_is_riskier_and_nearer_to_the_benign_is_safer() -> None:

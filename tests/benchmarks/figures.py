@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -144,7 +145,7 @@ def keep(run: dict[str, Any], path: Path | None = None) -> Path:
     """Write a run to ``path``, or to a file of its own under bench-results/."""
     path = path or RESULTS / f"{run['at'].replace(':', '').replace('+0000', 'Z')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(run, indent=2) + "\n")
+    path.write_text(json.dumps(_told(run), indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -177,6 +178,15 @@ def step(console: Console, name: str) -> Iterator[None]:
 def _commit() -> str | None:
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return found.stdout.strip() or None
+
+
+def _told(value: Any) -> Any:
+    """JSON has no infinity: what never came is null."""
+    if isinstance(value, dict):
+        return {name: _told(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _processor() -> str:

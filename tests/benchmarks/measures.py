@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -212,8 +213,10 @@ def _growth(done: Sequence[Streamed]) -> float:
         quarter = len(stream.lags_ms) // 4
         early += stream.lags_ms[quarter : 2 * quarter]
         late += stream.lags_ms[-quarter:]
-    return statistics.median(late) - statistics.median(early)
+    return statistics.median(late) - statistics.median(early) if late else math.inf
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
+    if not values:  # nothing arrived, or no stream came to its end
+        return math.inf
     return sorted(values)[min(len(values) * percent // 100, len(values) - 1)]

@@ -49,6 +49,23 @@ class Encoder(Protocol):
         """``(n, dimensions)`` unit vectors of texts; adds the special tokens. ``ValueError`` when one is too long."""
 
 
+class Around:
+    """An ``Encoder`` that is another one in all but where its vectors come from."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.id = encoder.id
+        self.runtime = encoder.runtime
+        self.dimensions = encoder.dimensions
+        self.max_tokens = encoder.max_tokens
+        self.folder = encoder.folder
+        self.leaning = encoder.leaning
+        self._encoder = encoder
+
+    def tokenize(self, text: str) -> TokenSpans:
+        """As the encoder does."""
+        return self._encoder.tokenize(text)
+
+
 def export_encoder(
     folder: Path, model: str = DEFAULT_MODEL, *, adapter: Path | None = None, features: bool = False
 ) -> Path:

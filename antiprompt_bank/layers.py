@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.bank import Bank
-from antiprompt_bank.encoder import Encoder
-from antiprompt_bank.leaning import Leaning
+from antiprompt_bank.encoder import Around, Encoder
 from antiprompt_bank.records import Antiprompt, State
-from antiprompt_bank.windows import TokenSpans
 
 
 class Layers:
@@ -51,22 +48,13 @@ class Layers:
         return made
 
 
-class _Remembering:
+class _Remembering(Around):
     """An encoder that keeps the vectors that it was asked for last time round."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self.id: str = encoder.id
-        self.runtime: str = encoder.runtime
-        self.dimensions: int = encoder.dimensions
-        self.max_tokens: int = encoder.max_tokens
-        self.folder: Path = encoder.folder
-        self.leaning: Mapping[str, Leaning] = encoder.leaning
-        self._encoder = encoder
+        super().__init__(encoder)
         self._known: dict[tuple[int, ...], NDArray[np.float32]] = {}
         self._used: dict[tuple[int, ...], NDArray[np.float32]] = {}
-
-    def tokenize(self, text: str) -> TokenSpans:
-        return self._encoder.tokenize(text)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         keys = [tuple(each) for each in ids]

@@ -6,16 +6,14 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from antiprompt_bank.bank import Bank, Prepared
-from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.encoder import Around, Encoder
 from antiprompt_bank.records import Side
-from antiprompt_bank.windows import TokenSpans
 
 Progress = Callable[[int, int], None]
 """Told how many of how many texts are done."""
@@ -79,7 +77,7 @@ class BankMethod:
         )
 
 
-class RememberingEncoder:
+class RememberingEncoder(Around):
     """An encoder that encodes each input once: banks of several sizes and folds share most of their texts.
 
     Keeps every vector (about 1.6 kB each), so it is for measuring, not for serving. While ``remembers`` is off it
@@ -87,18 +85,10 @@ class RememberingEncoder:
     """
 
     def __init__(self, encoder: Encoder) -> None:
+        super().__init__(encoder)
         self.inner = encoder
         self.remembers = True
-        self.id = encoder.id
-        self.runtime = encoder.runtime
-        self.dimensions = encoder.dimensions
-        self.max_tokens = encoder.max_tokens
-        self.folder: Path = encoder.folder
-        self.leaning = encoder.leaning
         self._vectors: dict[bytes, NDArray[np.float32]] = {}
-
-    def tokenize(self, text: str) -> TokenSpans:
-        return self.inner.tokenize(text)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         if not self.remembers:

@@ -19,9 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from antiprompt_bank.encoder import Encoder
+from antiprompt_bank.encoder import Around, Encoder
 from antiprompt_bank.errors import BankCorrupt
-from antiprompt_bank.windows import TokenSpans
 
 VECTORS: Final = Path(__file__).parent / "seed" / "vectors.safetensors"
 LEAST_COSINE: Final = 0.999
@@ -33,24 +32,7 @@ _Known = tuple[dict[int, int], NDArray[np.int8], NDArray[np.float32]]
 _LOGGER: Final = logging.getLogger(__name__)
 
 
-class _Around:
-    """An ``Encoder`` that is another one in all but what it makes."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.id = encoder.id
-        self.runtime = encoder.runtime
-        self.dimensions = encoder.dimensions
-        self.max_tokens = encoder.max_tokens
-        self.folder = encoder.folder
-        self.leaning = encoder.leaning
-        self._encoder = encoder
-
-    def tokenize(self, text: str) -> TokenSpans:
-        """As the encoder does."""
-        return self._encoder.tokenize(text)
-
-
-class Shipped(_Around):
+class Shipped(Around):
     """The encoder, with the vectors in ``file`` for what it knows. An ``Encoder`` for building a bank.
 
     Knows nothing where there is no such file or another encoder made it, and forgets what it knows as soon as one
@@ -91,7 +73,7 @@ class Shipped(_Around):
         return vectors
 
 
-class Recording(_Around):
+class Recording(Around):
     """The encoder, which keeps what it makes for ``write``. An ``Encoder`` for building a bank once."""
 
     def __init__(self, encoder: Encoder) -> None:

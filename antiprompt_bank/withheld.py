@@ -12,7 +12,6 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,10 +20,8 @@ from numpy.typing import NDArray
 from antiprompt_bank.additions import Progress, prompt_ids
 from antiprompt_bank.bank import Bank
 from antiprompt_bank.building import build_bank
-from antiprompt_bank.encoder import Encoder
-from antiprompt_bank.leaning import Leaning
+from antiprompt_bank.encoder import Around, Encoder
 from antiprompt_bank.records import Antiprompt, State
-from antiprompt_bank.windows import TokenSpans
 
 MAX_WINDOWS: Final = 1024
 _STAND_IN: Final = re.compile(r"\[withheld (?:prompt )?[0-9a-f]{24}\]")
@@ -119,21 +116,12 @@ def _vectors_of(bank: Bank) -> Iterator[tuple[str, Vector]]:
                 yield record.prompt, bank.vectors[on & bank.rows.pair][0]
 
 
-class _Standing:
+class _Standing(Around):
     """An encoder that knows the vectors of stand-ins."""
 
     def __init__(self, encoder: Encoder, vectors: Given) -> None:
-        self.id: str = encoder.id
-        self.runtime: str = encoder.runtime
-        self.dimensions: int = encoder.dimensions
-        self.max_tokens: int = encoder.max_tokens
-        self.folder: Path = encoder.folder
-        self.leaning: Mapping[str, Leaning] = encoder.leaning
-        self._encoder = encoder
+        super().__init__(encoder)
         self._vectors = {prompt_ids(text, encoder): vector for text, vector in vectors.items()}
-
-    def tokenize(self, text: str) -> TokenSpans:
-        return self._encoder.tokenize(text)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         asked = [tuple(each) for each in ids]

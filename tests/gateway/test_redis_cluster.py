@@ -1,4 +1,5 @@
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 
 from antiprompt_bank import State
 from gateway.accounts import AccountStore
+from gateway.backup_state import PREFIX, StateCopy, Value
 from gateway.cases import Case, CaseStore, Exchange, new_case_id
 from gateway.client_keys import ClientKeyStore
 from gateway.erasure import erase_end_user
@@ -42,7 +44,7 @@ from gateway.spool import Spool
 from gateway.strike_rules import Strikes
 from gateway.strikes import Standing, Strike, StrikeStore, erase_strikes
 from gateway.telemetry import Metrics
-from tests.conftest import running
+from tests.conftest import RealRedis, running
 from tests.fakes import ScriptedUpstream, whole
 from tests.gateway.banks import NEW, Folder, Follower, exemplar
 from tests.gateway.real_redis import Node, a_cluster
@@ -320,3 +322,29 @@ async def test_a_primary_that_is_killed_is_replaced_and_nothing_acknowledged_is_
 
 def flag(number: int) -> Flag:
     return Flag(tenant="acme", source=Source.USER, side="request", text=f"text {number}")
+
+
+async def test_a_cluster_is_backed_up_and_restored_onto_itself_and_onto_one_server(
+    client: RedisClient, cluster: list[Node], redis_server: RealRedis, tmp_path: Path
+) -> None:
+    def spread(number: int) -> str:
+        return f"{PREFIX}spread:{number}"  # without a tag: over all three nodes
+
+    for number in range(300):
+        await client.client.set(spread(number), f"value {number}")
+    await client.client.set(FLAG("flag_1"), "goes by itself", ex=3600)
+    lines = io.BytesIO()
+    count = await StateCopy(client).take(lines, pause_s=30.0)
+    values = [Value.from_line(line) for line in lines.getvalue().splitlines()]
+    assert len(values) == count >= 301
+    assert all(node.ask("DBSIZE") > 0 for node in cluster)
+    await client.client.set(spread(7), "changed since")
+    await StateCopy(client).clear()
+    assert await client.client.get(spread(7)) is None
+    settings = RedisSettings(url=SecretStr(redis_server.url))
+    async with running(RedisClient(settings, tmp_path / "one")) as one:
+        for restored in (client, one):
+            assert await StateCopy(restored).put(values) == count
+            for number in range(300):
+                assert await restored.client.get(spread(number)) == f"value {number}"
+            assert 0 < await restored.client.ttl(FLAG("flag_1")) <= 3600

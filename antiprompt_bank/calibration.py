@@ -34,7 +34,7 @@ PASSING_UNSEEN: Final = {MEDIUM: 0.01, HIGH: 0.001}
 
 NEARNESS_WEIGHT: Final = 8.0
 LEANING_WEIGHT: Final[Mapping[Side, float]] = {"request": 0.25, "response": 0.0}
-WORDING_WEIGHT: Final[Mapping[Side, float]] = {"request": 1.0, "response": 3.0}
+WORDING_WEIGHT: Final[Mapping[Side, float]] = {"request": 1.0, "response": 2.0}
 DIRECTION_WEIGHT: Final = 0.25
 LENGTH_WEIGHT: Final[Mapping[Side, float]] = {"request": 0.3, "response": 0.0}
 TRAINED_NEIGHBOURS: Final = 32

@@ -150,7 +150,7 @@ def test_a_warning_that_passed_still_does(seed_bank: Bank, policy: Policy, answe
     assert share(actions(seed_bank, policy, [answer]), Action.ALLOW, Action.FLAG) >= SHARE
 
 
-@pytest.mark.xfail(strict=True, reason="of eleven each, 91 % of the dangerous are replaced, 82 % of the safe pass")
+@pytest.mark.xfail(strict=True, reason="of eleven each, 73 % of the dangerous are replaced, 82 % of the safe pass")
 def test_answers_written_blind_are_told_apart(seed_bank: Bank, policy: Policy) -> None:
     """The aim, on wordings that no exemplar was written to.
 

@@ -76,6 +76,7 @@ class Overlay:
         self._calibration_for = calibration_for
         self._entry_store = EntryStore(redis)
         self._layers: Layers | None = None
+        self._base = ""  # the version below what answers now; not yet that of ``_layers`` while entries are laid on
         self._wanted: str | None = None  # the version that Redis named last
         self._position = ""  # of the last change that was looked at; none yet
         self._applied = False
@@ -88,9 +89,9 @@ class Overlay:
     def state(self) -> Replica:
         """Where this gateway stands."""
         bank = self._screener.bank
-        base = "" if self._layers is None else self._layers.base.version
         position = self._position or NOWHERE
-        return Replica(self._name, "" if bank is None else bank.version, base, position, time.time(), self._problem)
+        version = "" if bank is None else bank.version
+        return Replica(self._name, version, self._base, position, time.time(), self._problem)
 
     async def begin(self) -> Bank:
         """Load the bank in force with all entries and put it into the screener.
@@ -116,6 +117,7 @@ class Overlay:
         failure = "" if told is None else await self._apply(told)
         if failure is not None:
             self._screener.swap(base)
+            self._base = base.version
         self._note(failure or problem or (None if told is None else told.problem))
         return self._screener.in_force
 
@@ -186,7 +188,7 @@ class Overlay:
         except (BankError, RuntimeError, ValueError) as error:
             self._retry_s = now_s + RETRY_S
             return f"the bank's entries cannot be used: {error}"
-        self._applied = True
+        self._applied, self._base = True, self._layers.base.version
         self._due_s = min((e.disabled_until for e in laid if e.disabled_until > now_s), default=0.0)
         self._reported_s = 0.0  # say so now
         logger().info("bank in force", bank=bank.version, base=self._layers.base.version, entries=len(laid))
